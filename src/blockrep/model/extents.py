@@ -1,0 +1,191 @@
+"""Extents and the operations on ascending streams of them.
+
+An *extent map* is an iterable of extents in ascending order that do not overlap. Every function here takes and
+yields such streams lazily, so that a delta of ten million extents needs no more memory than one of ten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+__all__ = [
+    "Extent",
+    "ExtentKind",
+    "ExtentSummary",
+    "align_outward",
+    "check_ascending",
+    "clip",
+    "count_chunks",
+    "digest",
+    "merge_adjacent",
+    "skip_before",
+    "split",
+    "summarize",
+]
+
+_RECORD = struct.Struct("<BQQ")
+
+
+class ExtentKind(IntEnum):
+    """What is known of an extent's content in the new snapshot.
+
+    DATA: to be read from the snapshot. ZERO: reads as zeros. DISCARD: unmapped in the snapshot; it reads as zeros and
+    the target should free its space where it can.
+    """
+
+    DATA = 0
+    ZERO = 1
+    DISCARD = 2
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Extent:
+    """A contiguous run of bytes: ``[offset_bytes, offset_bytes + length_bytes)``."""
+
+    offset_bytes: int
+    length_bytes: int
+    kind: ExtentKind = ExtentKind.DATA
+
+    @property
+    def end_bytes(self) -> int:
+        """First byte after the extent."""
+        return self.offset_bytes + self.length_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ExtentSummary:
+    """Totals of an extent map, in bytes, and the digest that names it."""
+
+    extent_count: int
+    data_bytes: int
+    discard_bytes: int
+    digest: bytes
+
+
+def check_ascending(extents: Iterable[Extent], size_bytes: int) -> Iterator[Extent]:
+    """Yield the extents unchanged.
+
+    Raises:
+        ValueError: an extent is empty, overlaps or precedes its predecessor, or ends past ``size_bytes``.
+    """
+    position = 0
+    for extent in extents:
+        if extent.length_bytes <= 0 or extent.offset_bytes < position or extent.end_bytes > size_bytes:
+            msg = f"extent {extent} is out of order or outside of a volume of {size_bytes} bytes"
+            raise ValueError(msg)
+        position = extent.end_bytes
+        yield extent
+
+
+def merge_adjacent(extents: Iterable[Extent]) -> Iterator[Extent]:
+    """Join neighbours of the same kind that touch."""
+    pending: Extent | None = None
+    for extent in extents:
+        if pending is None:
+            pending = extent
+        elif pending.kind == extent.kind and pending.end_bytes == extent.offset_bytes:
+            pending = Extent(pending.offset_bytes, pending.length_bytes + extent.length_bytes, pending.kind)
+        else:
+            yield pending
+            pending = extent
+    if pending is not None:
+        yield pending
+
+
+def clip(extents: Iterable[Extent], size_bytes: int) -> Iterator[Extent]:
+    """Drop what lies at or past ``size_bytes``; cut the extent that crosses it."""
+    for extent in extents:
+        if extent.offset_bytes >= size_bytes:
+            return
+        if extent.end_bytes > size_bytes:
+            yield Extent(extent.offset_bytes, size_bytes - extent.offset_bytes, extent.kind)
+            return
+        yield extent
+
+
+def skip_before(extents: Iterable[Extent], cursor_bytes: int) -> Iterator[Extent]:
+    """Drop everything below ``cursor_bytes``; cut the extent that crosses it (resume)."""
+    for extent in extents:
+        if extent.end_bytes <= cursor_bytes:
+            continue
+        if extent.offset_bytes < cursor_bytes:
+            yield Extent(cursor_bytes, extent.end_bytes - cursor_bytes, extent.kind)
+        else:
+            yield extent
+
+
+def split(extents: Iterable[Extent], max_bytes: int) -> Iterator[Extent]:
+    """Cut extents at multiples of ``max_bytes`` of the volume, so that no piece is longer."""
+    for extent in extents:
+        offset = extent.offset_bytes
+        while offset < extent.end_bytes:
+            end = min(extent.end_bytes, (offset // max_bytes + 1) * max_bytes)
+            yield Extent(offset, end - offset, extent.kind)
+            offset = end
+
+
+def align_outward(extents: Iterable[Extent], block_bytes: int, size_bytes: int) -> Iterator[Extent]:
+    """Round DATA extents outward to whole blocks (the last block may be short); trim the others to make room.
+
+    The new snapshot is read for what is added, so the target gets whole blocks of true content: what a pool that
+    does not zero new chunks needs.
+    """
+    position = 0
+    waiting: Extent | None = None  # a ZERO or DISCARD extent that the next DATA extent may cut short
+    for extent in extents:
+        if extent.kind is not ExtentKind.DATA:
+            if waiting is not None:
+                yield waiting
+            start = max(position, extent.offset_bytes)
+            waiting = Extent(start, extent.end_bytes - start, extent.kind) if extent.end_bytes > start else None
+            continue
+        start = max(position, extent.offset_bytes // block_bytes * block_bytes)
+        end = min(size_bytes, -(-extent.end_bytes // block_bytes) * block_bytes)
+        if waiting is not None:
+            if min(waiting.end_bytes, start) > waiting.offset_bytes:
+                kept = min(waiting.end_bytes, start) - waiting.offset_bytes
+                yield Extent(waiting.offset_bytes, kept, waiting.kind)
+            waiting = None
+        if end > start:
+            yield Extent(start, end - start, ExtentKind.DATA)
+            position = end
+    if waiting is not None:
+        yield waiting
+
+
+def count_chunks(extents: Iterable[Extent], chunk_bytes: int) -> int:
+    """Count the distinct chunks of a pool that the DATA extents touch: the most that a write can allocate."""
+    total = 0
+    last_chunk = -1
+    for extent in extents:
+        if extent.kind is not ExtentKind.DATA:
+            continue
+        first = max(extent.offset_bytes // chunk_bytes, last_chunk + 1)
+        last = (extent.end_bytes - 1) // chunk_bytes
+        if last >= first:
+            total += last - first + 1
+            last_chunk = last
+    return total
+
+
+def digest(extents: Iterable[Extent]) -> bytes:
+    """Return the 32-byte BLAKE2b digest of an extent map: little-endian (kind u8, offset u64, length u64) each."""
+    return summarize(extents).digest
+
+
+def summarize(extents: Iterable[Extent]) -> ExtentSummary:
+    """Read an extent map once and return its totals and digest (see :func:`digest`)."""
+    state = hashlib.blake2b(digest_size=32)
+    count = data_bytes = discard_bytes = 0
+    for extent in extents:
+        count += 1
+        if extent.kind is ExtentKind.DATA:
+            data_bytes += extent.length_bytes
+        else:
+            discard_bytes += extent.length_bytes
+        state.update(_RECORD.pack(extent.kind, extent.offset_bytes, extent.length_bytes))
+    return ExtentSummary(count, data_bytes, discard_bytes, state.digest())

@@ -1,0 +1,1 @@
+"""Storage kinds behind one interface: LVM thin volumes, image files, memory (for simulation)."""
