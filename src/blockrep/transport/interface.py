@@ -1,0 +1,50 @@
+"""What carries the bytes of a session: an ordered, reliable stream with backpressure, and who is at its other end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["PeerInfo", "Transport"]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """The authenticated peer.
+
+    Attributes:
+        identity: name taken from the one SAN of its certificate (empty where the transport authenticates nobody).
+        address: ``host:port`` or another description for people and the audit log.
+        fingerprint: SHA-256 of its certificate, hexadecimal, or empty.
+    """
+
+    identity: str
+    address: str
+    fingerprint: str
+
+
+class Transport(Protocol):
+    """One stream. One coroutine may receive while another sends; never two of the same direction at once."""
+
+    peer: PeerInfo
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Receive at least one byte into ``buffer``; return how many, 0 at the end of the stream.
+
+        Raises:
+            ConnectionLostError: the stream broke; says which peer.
+        """
+
+    async def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Hand all the buffers, in order, to the operating system; they may be reused when this returns.
+
+        Raises:
+            ConnectionLostError: the stream broke.
+        """
+
+    async def close(self) -> None:
+        """End the stream in an orderly way, in bounded time; never raises."""
+
+    def abort(self) -> None:
+        """Drop the stream at once; pending calls raise ConnectionLostError."""
