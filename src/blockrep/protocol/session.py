@@ -240,6 +240,7 @@ class Session:
             self.error = self._lost(f"nothing was heard from the peer for {seconds} seconds")
         elif now >= self._heartbeat_due(self.limits):
             self.send(Ping())
+            self._last_sent = now  # one for each interval, also while the transport takes nothing
 
     def reading_resumed(self, now: float) -> None:
         """Take note that the shell did not read for a while: that time does not count as the peer's silence."""
