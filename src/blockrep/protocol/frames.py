@@ -51,6 +51,7 @@ class FrameType(IntEnum):
 
 
 _TYPES_WITH_PAYLOAD: Final = frozenset({FrameType.VOLUME, FrameType.DATA, FrameType.DIGESTS})
+_POOLED_TYPES: Final = frozenset({FrameType.DATA, FrameType.DIGESTS})  # their messages keep the payload; the taker gives it back
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,7 @@ class FrameReader:
         optional = self._type >= _FIRST_OPTIONAL_TYPE
         self._header = {} if optional else _decode_header(self._header_packed)
         if self._payload_bytes:
-            allocate = allocate_payload if optional else self._allocate
+            allocate = self._allocate if self._type in _POOLED_TYPES else allocate_payload
             self._payload = allocate(self._payload_bytes)
             self._part = self._payload
             self._filled = 0

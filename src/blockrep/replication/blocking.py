@@ -1,0 +1,50 @@
+"""Where blocking storage calls run, so that the event loop stays free for heartbeats.
+
+The drivers know only :class:`Blocking`. A simulator gives them one that runs inline under virtual time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, Protocol, Self, TypeVar
+
+__all__ = ["Blocking", "ThreadBlocking"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Blocking(Protocol):
+    """Runs blocking calls."""
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return ``function(*args, **kwargs)``. Cancelled, it still waits for the call to end, then raises CancelledError."""
+
+
+class ThreadBlocking:
+    """Runs calls in a pool of threads."""
+
+    def __init__(self, max_threads: int = 8) -> None:
+        self._pool = ThreadPoolExecutor(max_threads, thread_name_prefix="blockrep-storage")
+
+    def __enter__(self) -> Self:
+        """Return self."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Wait for running calls and end the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """See :class:`Blocking`."""
+        call = functools.partial(function, *args, **kwargs)
+        future = asyncio.get_running_loop().run_in_executor(self._pool, call)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # The call goes on in its thread; whoever cancelled us may close what it works on.
+            await asyncio.wait([future])
+            raise

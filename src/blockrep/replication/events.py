@@ -1,0 +1,112 @@
+"""What a running operation tells: one small class for each event, shown as a progress line, plain lines or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = [
+    "Committed",
+    "Connected",
+    "Decided",
+    "Event",
+    "EventSink",
+    "Planned",
+    "Progress",
+    "Resumed",
+    "SnapshotRemoved",
+    "SnapshotTaken",
+    "Verified",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected(Event):
+    """The server accepted us. ``identity``: our name there."""
+
+    server: str
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Event):
+    """How the replica will be brought up to date. ``mode``: full, incremental, adopt or resume; ``reason``: for people."""
+
+    mode: str
+    base_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken(Event):
+    """A source snapshot exists and is held."""
+
+    snapshot_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRemoved(Event):
+    """A source snapshot that nothing needs any more is gone."""
+
+    snapshot_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planned(Event):
+    """What will be sent, before the first byte."""
+
+    extent_count: int
+    data_bytes: int
+    discard_bytes: int
+    new_chunks: int
+    chunk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Event):
+    """An interrupted transfer goes on: everything below the cursor is durable already."""
+
+    cursor_bytes: int
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Event):
+    """How far a transfer is. Plan bytes: ``done_bytes`` handed to the transport, ``durable_bytes`` acknowledged as durable, of
+    ``total_bytes``; ``wire_bytes``: sent in this session."""
+
+    done_bytes: int
+    durable_bytes: int
+    total_bytes: int
+    wire_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed(Event):
+    """The replica's new good snapshot exists."""
+
+    snapshot_id: str
+    name: str
+    digest: str
+    wire_bytes: int
+    pruned_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verified(Event):
+    """The newest common snapshot was compared. ``different``: (offset, length) in bytes of what differs, ascending."""
+
+    snapshot_id: str
+    compared_bytes: int
+    different: tuple[tuple[int, int], ...]
+
+
+EventSink = Callable[[Event], None]
