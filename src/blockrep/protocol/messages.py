@@ -306,6 +306,11 @@ class Data(Message):
     unpacked_bytes: int | None = None
     payload: memoryview = field(default=_EMPTY, repr=False)
 
+    @property
+    def window_cost_bytes(self) -> int:
+        """What the frame takes of the window: 128, 24 a segment, and the payload (PROTOCOL.md, WELCOME)."""
+        return 128 + 24 * len(self.segments) + len(self.payload)
+
     def payload_to_send(self) -> memoryview:
         """Content of the DATA segments, in order."""
         return self.payload

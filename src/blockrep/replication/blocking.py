@@ -6,12 +6,15 @@ The drivers know only :class:`Blocking`. A simulator gives them one that runs in
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Protocol, Self, TypeVar
 
-__all__ = ["Blocking", "ThreadBlocking"]
+from blockrep.storage.interface import SnapshotReader
+
+__all__ = ["Blocking", "ThreadBlocking", "opened"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,3 +51,15 @@ class ThreadBlocking:
             # The call goes on in its thread; whoever cancelled us may close what it works on.
             await asyncio.wait([future])
             raise
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    blocking: Blocking, open_reader: Callable[[], SnapshotReader]
+) -> AsyncIterator[SnapshotReader]:
+    """Open a snapshot's reader, and close it whatever happens."""
+    reader = await blocking.run(lambda: open_reader().__enter__())
+    try:
+        yield reader
+    finally:
+        await blocking.run(reader.__exit__, None, None, None)

@@ -103,7 +103,9 @@ class Channel:
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._keep_time())]
         return self
 
-    async def __aexit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+    async def __aexit__(
+        self, _type: object, error: BaseException | None, _traceback: object
+    ) -> None:
         """Tell the peer why we end, if we do so early; close the transport."""
         for task in self._tasks:
             task.cancel()
@@ -142,7 +144,8 @@ class Channel:
         message = await self.receive_any()
         if not isinstance(message, expected):
             error = ProtocolError(
-                f"{message.TYPE.name} came where {expected.TYPE.name} was expected", where=self.peer_address
+                f"{message.TYPE.name} came where {expected.TYPE.name} was expected",
+                where=self.peer_address,
             )
             self.session.fail(error)
             raise error
@@ -161,9 +164,16 @@ class Channel:
         self._update_room()
         return message
 
-    def has_message(self) -> bool:
-        """Whether :meth:`receive_any` would return at once."""
-        return bool(self._arrived)
+    async def wait_changed(self) -> None:
+        """Wait until something arrived, also if a listener took it. Raises BlockrepError when the session ended."""
+        self._raise_error()
+        self._changed.clear()
+        await self._changed.wait()
+        self._raise_error()
+
+    def peek(self) -> Message | None:
+        """Return the message that :meth:`receive_any` would return at once, if there is one."""
+        return self._arrived[0] if self._arrived else None
 
     async def wait_message(self, timeout_seconds: float) -> bool:
         """Wait until a message has arrived or the session ended; False if neither happened in time."""
@@ -179,10 +189,6 @@ class Channel:
         """Give the payload of a received message back to the pool; it must not be touched any more."""
         self._pool.release(payload)
         self._update_room()
-
-    def wake(self) -> None:
-        """Make pending waits look again at the session's state."""
-        self._changed.set()
 
     def _raise_error(self) -> None:
         if self.session.error is not None:
@@ -291,5 +297,7 @@ def _as_blockrep_error(error: BaseException) -> BlockrepError:
     if isinstance(error, BlockrepError):
         return error
     if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt)):
-        return InterruptedByUserError("the peer was interrupted", safe="what the receiver acknowledged is kept")
+        return InterruptedByUserError(
+            "the peer was interrupted", safe="what the receiver acknowledged is kept"
+        )
     return InternalError("the peer failed because of a defect", next_step="see its log")

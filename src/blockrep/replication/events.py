@@ -81,7 +81,8 @@ class Resumed(Event):
 @dataclass(frozen=True, slots=True)
 class Progress(Event):
     """How far a transfer is. Plan bytes: ``done_bytes`` handed to the transport, ``durable_bytes`` acknowledged as durable, of
-    ``total_bytes``; ``wire_bytes``: sent in this session."""
+    ``total_bytes``; ``wire_bytes``: sent in this session.
+    """
 
     done_bytes: int
     durable_bytes: int

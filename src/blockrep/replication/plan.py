@@ -36,7 +36,14 @@ class SpooledPlan:
         size_bytes: size of the new snapshot.
     """
 
-    def __init__(self, delta: Iterable[Extent], size_bytes: int, *, align_bytes: int = 1, chunk_bytes: int = 1) -> None:
+    def __init__(
+        self,
+        delta: Iterable[Extent],
+        size_bytes: int,
+        *,
+        align_bytes: int = 1,
+        chunk_bytes: int = 1,
+    ) -> None:
         self.size_bytes = size_bytes
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115 - closed by close()
         ordered = merge_adjacent(delta)
@@ -44,7 +51,9 @@ class SpooledPlan:
             ordered = merge_adjacent(align_outward(ordered, align_bytes, size_bytes))
         try:
             for extent in check_ascending(ordered, size_bytes):
-                self._file.write(_RECORD.pack(extent.kind, extent.offset_bytes, extent.length_bytes))
+                self._file.write(
+                    _RECORD.pack(extent.kind, extent.offset_bytes, extent.length_bytes)
+                )
         except ValueError as error:
             self._file.close()
             raise InternalError(str(error), where="delta", safe="nothing was sent") from error
@@ -73,4 +82,6 @@ class SpooledPlan:
 
     def done_bytes(self, cursor_bytes: int) -> int:
         """Return how much of :attr:`total_bytes` lies below the cursor."""
-        return self.total_bytes - sum(extent.length_bytes for extent in skip_before(self, cursor_bytes))
+        return self.total_bytes - sum(
+            extent.length_bytes for extent in skip_before(self, cursor_bytes)
+        )

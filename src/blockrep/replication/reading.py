@@ -84,7 +84,11 @@ class FrameBuilder:
     """
 
     def __init__(
-        self, reader: SnapshotReader, payload_bytes: int, frame_count: int, compressor: Compressor | None = None
+        self,
+        reader: SnapshotReader,
+        payload_bytes: int,
+        frame_count: int,
+        compressor: Compressor | None = None,
     ) -> None:
         self._reader = reader
         self._buffers = [bytearray(payload_bytes) for _ in range(frame_count)]
@@ -105,7 +109,9 @@ class FrameBuilder:
             if extent.kind is not ExtentKind.DATA:
                 segments.append(extent)
                 continue
-            self._reader.read_into(extent.offset_bytes, view[used_bytes : used_bytes + extent.length_bytes])
+            self._reader.read_into(
+                extent.offset_bytes, view[used_bytes : used_bytes + extent.length_bytes]
+            )
             used_bytes = _keep_nonzero(buffer, view, used_bytes, extent, segments)
         content = view[:used_bytes]
         content_digest = xxhash.xxh3_128_digest(content)
@@ -135,7 +141,9 @@ def _keep_nonzero(
                 break
             run_end = block_end
         length = run_end - read_at
-        segments.append(Extent(read_at + shift_bytes, length, ExtentKind.ZERO if zero else ExtentKind.DATA))
+        segments.append(
+            Extent(read_at + shift_bytes, length, ExtentKind.ZERO if zero else ExtentKind.DATA)
+        )
         if not zero:
             if write_at != read_at:
                 view[write_at : write_at + length] = view[read_at:run_end]

@@ -1,6 +1,7 @@
 """What every storage kind offers, as seen by the drivers in :mod:`blockrep.replication`.
 
-All methods block and may be called from any one thread at a time; the drivers call them through an executor. They raise
+All methods block and may be called from any thread, one at a time; the drivers call them through an executor. The exception: a
+:meth:`Staging.sync` and :meth:`Staging.save_cursor` may run while another thread writes. They raise
 :class:`blockrep.errors.BlockrepError` subclasses only: ``VolumeError`` for a volume in the wrong state, ``StorageError`` for
 failed I/O, ``NoSpaceError``, ``BusyError``, ``UnsupportedHostError``.
 
@@ -26,7 +27,14 @@ from typing import Protocol, Self
 from blockrep.model.extents import Extent, ExtentSummary
 from blockrep.model.snapshots import Replica, Snapshot, Space, StagingInfo, VolumeInfo
 
-__all__ = ["BeginRequest", "SnapshotReader", "SourceVolume", "Staging", "StorageSettings", "TargetVolume"]
+__all__ = [
+    "BeginRequest",
+    "SnapshotReader",
+    "SourceVolume",
+    "Staging",
+    "StorageSettings",
+    "TargetVolume",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +94,9 @@ class SourceVolume(Protocol):
     def snapshots(self) -> list[Snapshot]:
         """Return our snapshots of this volume (all lineages, committed or not), oldest first."""
 
-    def create_snapshot(self, lineage: str, snapshot_id: str, sequence: int, target: str, created_seconds: int) -> Snapshot:
+    def create_snapshot(
+        self, lineage: str, snapshot_id: str, sequence: int, target: str, created_seconds: int
+    ) -> Snapshot:
         """Take a read-only snapshot, held for ``target``, not committed. One atomic step: a crash leaves all or nothing."""
 
     def mark_committed(self, snapshot: Snapshot) -> Snapshot:
@@ -106,6 +116,12 @@ class SourceVolume(Protocol):
 
     def open_snapshot(self, snapshot: Snapshot) -> SnapshotReader:
         """Open a snapshot for reading. Raises VolumeError if it is gone."""
+
+    def stored_digests(self, snapshot: Snapshot) -> tuple[int, int, Iterator[bytes]] | None:
+        """Return the snapshot's digest table, where the kind keeps one instead of the content; else None.
+
+        As (block_bytes, seed, XXH3-128 digests of the blocks in order, 16 bytes each).
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,120 @@
+"""Receiving one stream: DATA messages are written in batches while the next arrive; syncs run beside the writes.
+
+An acknowledgement says ``durable`` only after the sync that covers it and the record of the cursor (I1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from blockrep.protocol.messages import Ack, Commit, Data
+from blockrep.replication.blocking import Blocking
+from blockrep.replication.channel import Channel
+from blockrep.replication.writing import Decompressor, StagingWriter
+from blockrep.storage.interface import Staging
+
+__all__ = ["StreamReceiver"]
+
+_BATCH_FRAMES = 8
+_IDLE_SECONDS = 1.0
+
+
+class StreamReceiver:
+    """Receives the DATA frames of one transfer, up to its COMMIT.
+
+    Args:
+        channel: a session in state STREAMING.
+        blocking: where writes and syncs run.
+        staging: the open staging volume.
+        size_bytes: size of the new snapshot.
+        window_bytes: what the sender may have unacknowledged; a sync starts when a quarter of it is unsynced.
+        decompressor: None if compression was not agreed on.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        blocking: Blocking,
+        staging: Staging,
+        size_bytes: int,
+        window_bytes: int,
+        decompressor: Decompressor | None,
+    ) -> None:
+        self._channel = channel
+        self._blocking = blocking
+        self._writer = StagingWriter(staging, size_bytes, decompressor)
+        self._sync_bytes = window_bytes // 4
+        self._unsynced_bytes = 0
+        self._sync: asyncio.Task[None] | None = None
+
+    async def receive_all(self) -> Commit:
+        """Return COMMIT once everything that it covers is durable and the digests agree.
+
+        Raises:
+            BlockrepError: the peer, the storage, or the connection failed; what was acknowledged as durable stays.
+        """
+        try:
+            while (batch := await self._next_batch()) is not None:
+                await self._apply(batch)
+                await self._check_sync()
+                if self._unsynced_bytes >= self._sync_bytes and self._sync is None:
+                    self._sync = asyncio.create_task(self._make_durable())
+            commit = await self._channel.receive(Commit)
+            await self._finish_sync()
+            await self._make_durable()
+            self._writer.check_complete(commit.digest)
+        finally:
+            await self._settle()
+        return commit
+
+    async def _next_batch(self) -> list[Data] | None:
+        """Return the DATA messages that wait, at least one; None when something else comes next."""
+        batch: list[Data] = []
+        while len(batch) < _BATCH_FRAMES:
+            if not batch:
+                await self._wait_message()
+            message = self._channel.peek()
+            if not isinstance(message, Data):
+                return batch or None
+            batch.append(await self._channel.receive(Data))
+        return batch
+
+    async def _wait_message(self) -> None:
+        """Wait for the next message; when the sender pauses, use the time to make durable what arrived."""
+        while not await self._channel.wait_message(_IDLE_SECONDS):
+            await self._check_sync()
+            if self._writer.durable != self._writer.received and self._sync is None:
+                self._sync = asyncio.create_task(self._make_durable())
+
+    async def _apply(self, batch: list[Data]) -> None:
+        try:
+            await self._blocking.run(self._writer.apply, batch)
+        finally:
+            for message in batch:
+                self._unsynced_bytes += message.window_cost_bytes
+                if len(message.payload):
+                    self._channel.release(message.payload)
+
+    async def _make_durable(self) -> None:
+        if self._writer.durable == self._writer.received:
+            return
+        self._unsynced_bytes = 0
+        position = await self._blocking.run(self._writer.make_durable)
+        await self._channel.send(Ack(self._writer.received.cursor_bytes, position.cursor_bytes))
+
+    async def _check_sync(self) -> None:
+        """Take note of a sync that ended; raise what it raised."""
+        if self._sync is not None and self._sync.done():
+            sync, self._sync = self._sync, None
+            await sync
+
+    async def _finish_sync(self) -> None:
+        if self._sync is not None:
+            sync, self._sync = self._sync, None
+            await sync
+
+    async def _settle(self) -> None:
+        """Wait for a sync under way before the staging volume is closed."""
+        if self._sync is not None:
+            await asyncio.gather(self._sync, return_exceptions=True)
+            self._sync = None

@@ -1,0 +1,121 @@
+"""The receiver's data path: DATA frames -> staging. Runs in a storage thread, batch by batch; no asyncio here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import xxhash
+
+from blockrep.errors import InternalError, NoSpaceError, ProtocolError
+from blockrep.model.extents import ExtentKind
+from blockrep.protocol.chain import advance_chain
+from blockrep.protocol.messages import Data
+from blockrep.storage.interface import Staging
+
+__all__ = ["Decompressor", "Position", "StagingWriter"]
+
+Decompressor = Callable[[memoryview, int], bytes]
+"""Expands one zstd frame to exactly the given number of bytes, or raises ProtocolError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a transfer is: the cursor in bytes, and the chain there."""
+
+    cursor_bytes: int
+    chain: bytes
+
+
+class StagingWriter:
+    """Applies DATA messages, in order, to a staging volume, and makes them durable.
+
+    ``apply`` and ``make_durable`` may run at the same time, in one thread each: a sync covers what was applied before it began.
+    """
+
+    def __init__(
+        self, staging: Staging, size_bytes: int, decompressor: Decompressor | None
+    ) -> None:
+        self._staging = staging
+        self._size_bytes = size_bytes
+        self._decompressor = decompressor
+        self.received = Position(staging.info.cursor_bytes, staging.info.chain)
+        self.durable = self.received
+
+    def apply(self, batch: Sequence[Data]) -> None:
+        """Verify and write the frames.
+
+        Raises:
+            ProtocolError: content does not match its digest, or lies outside of the volume. Nothing of that frame was written.
+            StorageError, NoSpaceError: from the staging volume.
+        """
+        for message in batch:
+            content = self._content(message)
+            at = 0
+            for segment in message.segments:
+                if segment.kind is ExtentKind.DATA:
+                    self._staging.write(
+                        segment.offset_bytes, content[at : at + segment.length_bytes]
+                    )
+                    at += segment.length_bytes
+                else:
+                    self._staging.clear(segment)
+            chain = advance_chain(self.received.chain, message.segments, message.content_digest)
+            self.received = Position(message.segments[-1].end_bytes, chain)
+
+    def _content(self, message: Data) -> memoryview:
+        end_bytes = message.segments[-1].end_bytes
+        if end_bytes > self._size_bytes:
+            msg = f"DATA up to offset {end_bytes} of a volume of {self._size_bytes} bytes"
+            raise ProtocolError(msg)
+        content = message.payload
+        if message.unpacked_bytes is not None:
+            if self._decompressor is None:
+                msg = "DATA is compressed, which was not agreed on"
+                raise ProtocolError(msg)
+            content = memoryview(self._decompressor(message.payload, message.unpacked_bytes))
+        if xxhash.xxh3_128_digest(content) != message.content_digest:
+            first = message.segments[0].offset_bytes
+            raise ProtocolError(
+                f"content damaged on the way: offsets {first} to {end_bytes} do not match their digest",
+                safe="the damaged frame was not written; the replica and its snapshots are untouched",
+                next_step="run the same push again: it resumes; if it recurs, suspect memory or network hardware",
+            )
+        return content
+
+    def make_durable(self) -> Position:
+        """Sync, record the cursor, check the room left; return what is durable now.
+
+        Raises:
+            StorageError: the sync failed; the staging volume is poisoned.
+            NoSpaceError: the storage has come down to its reserve; what is durable stays for a resume.
+        """
+        position = self.received
+        self._staging.sync()
+        self._staging.save_cursor(position.cursor_bytes, position.chain)
+        self.durable = position
+        space = self._staging.space()
+        if space.free_bytes <= 0 or space.metadata_free_chunks <= 0:
+            raise NoSpaceError(
+                "the target's storage has come down to its reserve",
+                safe="what was received is kept; the replica and its snapshots are untouched",
+                next_step="make room (for a thin pool: lvextend), then run the same push again: it resumes",
+            )
+        return position
+
+    def check_complete(self, digest: bytes) -> None:
+        """Compare the chain with the digest of COMMIT, after everything was made durable.
+
+        Raises:
+            ProtocolError: the sender's and the receiver's frames are not the same.
+            InternalError: something received is not durable.
+        """
+        if self.durable != self.received:
+            msg = "commit before everything is durable"
+            raise InternalError(msg)
+        if self.received.chain != digest:
+            raise ProtocolError(
+                "the transfer's digest does not match what was received",
+                safe="nothing was committed; the replica and its snapshots are untouched",
+                next_step="run the push again; it starts this transfer over",
+            )
