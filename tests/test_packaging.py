@@ -23,10 +23,12 @@ PROGRAMS = ("blockrep", "blockrep-server")
 
 def run(*argv: str | Path, **environment: str) -> str:
     """Run a program to its end and return what it wrote to stdout; fail with what it said."""
+    # The copy under examination is not the tree whose coverage is measured.
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
     done = subprocess.run(
         argv,
         cwd="/",
-        env={**os.environ, **environment},
+        env={**inherited, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
