@@ -1,0 +1,1 @@
+"""The dialling side: connects to a server and runs one operation."""

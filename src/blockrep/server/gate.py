@@ -1,0 +1,105 @@
+"""Who may open which volume, one session at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from blockrep.errors import BusyError, RefusedError
+from blockrep.model.names import VolumeName
+from blockrep.replication.receiver import Access, AuditSink
+from blockrep.storage.interface import TargetVolume
+from blockrep.storage.locks import VolumeLock
+
+__all__ = ["Authorize", "Permission", "TargetGate"]
+
+_POLL_SECONDS = 0.25
+
+
+class Permission(Protocol):
+    """What a client may do with one volume."""
+
+    @property
+    def volume(self) -> VolumeName:
+        """The volume on this host that the client's name stands for."""
+
+    @property
+    def create(self) -> bool:
+        """The replica may be created."""
+
+    @property
+    def adopt(self) -> bool:
+        """A foreign volume may be taken over."""
+
+    @property
+    def keep(self) -> int:
+        """Good snapshots to retain."""
+
+
+Authorize = Callable[[str, str, str], Permission | None]
+"""(identity, volume as requested, operation) -> permission, or None: unknown and forbidden alike."""
+
+
+class TargetGate:
+    """The gate of a server.
+
+    Args:
+        address: of the client, for lock holders and the audit log.
+        authorize: the configuration's rules.
+        open_target: opens a volume of this host.
+        runtime_directory: for locks.
+        wait_seconds: how long an earlier session on the same volume is waited for: as long as it may take to be found dead.
+        audit: told refusals.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        authorize: Authorize,
+        open_target: Callable[[VolumeName], TargetVolume],
+        runtime_directory: Path,
+        wait_seconds: float,
+        audit: AuditSink,
+    ) -> None:
+        self._address = address
+        self._authorize = authorize
+        self._open_target = open_target
+        self._runtime_directory = runtime_directory
+        self._wait_seconds = wait_seconds
+        self._audit = audit
+
+    @contextlib.asynccontextmanager
+    async def open(self, identity: str, volume: str, operation: str) -> AsyncIterator[Access]:
+        """See :class:`blockrep.replication.receiver.VolumeGate`."""
+        permission = self._authorize(identity, volume, operation)
+        if permission is None:
+            self._audit("refused", {"identity": identity, "volume": volume, "operation": operation})
+            raise RefusedError(
+                f"{operation} is not allowed, or there is no such volume",
+                where=volume,
+                safe="nothing was changed",
+                next_step="check the name, and what the server's configuration allows this client",
+            )
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        holder = f"{operation} by {identity} from {self._address} since {since}"
+        lock = await self._acquire(f"target {permission.volume}", holder)
+        try:
+            target = self._open_target(permission.volume)
+            yield Access(target, permission.create, permission.adopt, permission.keep)
+        finally:
+            lock.release()
+
+    async def _acquire(self, key: str, holder: str) -> VolumeLock:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._wait_seconds
+        while True:
+            try:
+                return VolumeLock(self._runtime_directory, key, holder)
+            except BusyError:
+                if loop.time() >= deadline:
+                    raise
+            await asyncio.sleep(_POLL_SECONDS)
