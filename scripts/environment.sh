@@ -12,6 +12,7 @@ say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
 # Programs for the tests that start virtual machines, as Debian's packages.
+# shellcheck disable=SC2034 # used by those who source this
 VM_PACKAGES="qemu-system-x86 qemu-utils debootstrap squashfs-tools busybox-static cpio kmod xz-utils
     e2fsprogs openssl ca-certificates"
 
@@ -51,25 +52,27 @@ apt_install() {
     command -v apt-get >/dev/null 2>&1 \
         || die "these packages (Debian's names) are missing:$missing; install them, then run this again"
     say "Installing$missing"
+    # shellcheck disable=SC2086 # a list of names; sudo or nothing
     run_logged "apt-get update" $as_root apt-get -q update
+    # shellcheck disable=SC2086
     run_logged "apt-get install" $as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get -qy --no-install-recommends install $missing
 }
 
 # python_version PROGRAM: prints X.Y, or fails if it is no Python that blockrep supports.
 python_version() {
-    "$1" -c 'import sys
+    answer=$("$1" -c 'import sys
 version = sys.version_info
 if not (3, 11) <= version[:2] < (3, 14):
     raise SystemExit(1)
-print("%d.%d" % version[:2])' 2>/dev/null
+print("%d.%d" % version[:2])' 2>/dev/null) && [ -n "$answer" ] && printf '%s\n' "$answer"
 }
 
 # find_python [X.Y]: prints the first Python of that version (any supported one when left out).
 find_python() {
     wanted=${1:-}
     if [ -n "$wanted" ]; then
-        candidates="python$wanted python3 $HOME/.pyenv/versions/$wanted*/bin/python$wanted"
+        candidates="python$wanted python3 ${HOME:-/root}/.pyenv/versions/$wanted*/bin/python$wanted"
     else
         candidates="python3 python3.11 python3.12 python3.13"
     fi
