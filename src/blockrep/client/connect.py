@@ -18,7 +18,10 @@ __all__ = ["established"]
 
 @contextlib.asynccontextmanager
 async def established(
-    transport: Transport, features: tuple[str, ...], sink: events.EventSink, handshake_seconds: float
+    transport: Transport,
+    features: tuple[str, ...],
+    sink: events.EventSink,
+    handshake_seconds: float,
 ) -> AsyncIterator[Channel]:
     """Run the handshake over a fresh transport; yield the channel in state IDLE; end both on exit.
 

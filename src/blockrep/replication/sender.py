@@ -195,12 +195,6 @@ class Pusher:
         self._sink(events.Verified(snapshot.id, snapshot.size_bytes, pairs))
         return Verification(snapshot, snapshot.size_bytes, tuple(different))
 
-    async def look(self) -> Replica:
-        """Return the replica as the receiver describes it."""
-        _, replica, _ = await self._look("list")
-        await self._channel.send(Release())
-        return replica
-
     async def say_bye(self) -> None:
         """End the session in an orderly way."""
         await self._channel.send(Bye())

@@ -1,0 +1,166 @@
+"""The client's operations, one coroutine each: connect, do one thing, say bye.
+
+What they need of the outside comes in a :class:`ClientContext`; ``blockrep.cli`` makes one from the configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from blockrep.client.connect import established
+from blockrep.model.extents import Extent
+from blockrep.model.names import Target, VolumeName
+from blockrep.model.snapshots import Replica, Snapshot
+from blockrep.protocol.messages import Bye, Open, Release, Volume
+from blockrep.replication import events
+from blockrep.replication.blocking import Blocking
+from blockrep.replication.describe import replica_from
+from blockrep.replication.sender import DryRun, Pusher, PushOptions, Transfer, Verification
+from blockrep.storage.interface import SourceVolume
+from blockrep.storage.locks import VolumeLock
+from blockrep.transport.interface import Transport
+
+__all__ = [
+    "ClientContext",
+    "dry_run",
+    "list_remote",
+    "list_source",
+    "preview_delta",
+    "push",
+    "verify",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientContext:
+    """What the operations work with.
+
+    Attributes:
+        open_source: opens a volume of this host.
+        connect: returns an established transport to a target's host.
+        blocking: where storage calls run.
+        runtime_directory: for locks.
+        handshake_seconds: limit for HELLO and WELCOME.
+        now_seconds: the wall clock, seconds since the epoch.
+    """
+
+    open_source: Callable[[VolumeName], SourceVolume]
+    connect: Callable[[Target], Awaitable[Transport]]
+    blocking: Blocking
+    runtime_directory: Path
+    handshake_seconds: float
+    now_seconds: Callable[[], int] = lambda: int(time.time())
+
+
+async def push(
+    context: ClientContext,
+    source: VolumeName,
+    target: Target,
+    options: PushOptions,
+    sink: events.EventSink,
+    *,
+    verify_after: bool = False,
+) -> tuple[list[Transfer], Verification | None]:
+    """Push ``source`` to ``target``; return the transfers, and the comparison if one was asked for.
+
+    Raises:
+        BlockrepError: whatever ended the push early.
+    """
+    with _locked(context, source, target, "push"):
+        async with _pusher(context, source, target, options, sink) as pusher:
+            transfers = await pusher.push()
+            verification = await pusher.verify() if verify_after else None
+            await pusher.say_bye()
+            return transfers, verification
+
+
+async def dry_run(
+    context: ClientContext,
+    source: VolumeName,
+    target: Target,
+    options: PushOptions,
+    sink: events.EventSink,
+) -> DryRun:
+    """Tell what a push would do; changes nothing at either end."""
+    with _locked(context, source, target, "dry run"):
+        async with _pusher(context, source, target, options, sink) as pusher:
+            result = await pusher.dry_run()
+            await pusher.say_bye()
+            return result
+
+
+async def verify(
+    context: ClientContext,
+    source: VolumeName,
+    target: Target,
+    options: PushOptions,
+    sink: events.EventSink,
+) -> Verification:
+    """Compare the newest snapshot that both ends hold, block by block."""
+    with _locked(context, source, target, "verify"):
+        async with _pusher(context, source, target, options, sink) as pusher:
+            result = await pusher.verify()
+            await pusher.say_bye()
+            return result
+
+
+async def list_remote(context: ClientContext, target: Target, sink: events.EventSink) -> Replica:
+    """Return the replica as its host describes it."""
+    transport = await context.connect(target)
+    async with established(transport, (), sink, context.handshake_seconds) as channel:
+        await channel.send(Open("list", str(target.volume), ""))
+        replica = replica_from(await channel.receive(Volume))
+        await channel.send(Release())
+        await channel.send(Bye())
+        return replica
+
+
+async def list_source(context: ClientContext, source: VolumeName) -> list[Snapshot]:
+    """Return our snapshots of a local volume, oldest first."""
+    return await context.blocking.run(context.open_source(source).snapshots)
+
+
+async def preview_delta(
+    context: ClientContext, source: VolumeName, target: str
+) -> tuple[Snapshot | None, Iterator[Extent]]:
+    """Return the newest committed snapshot (held for ``target``, if that is not empty) and what changed since it.
+
+    Without one: everything that the volume maps. Consume the iterator in a storage thread.
+    """
+    volume = context.open_source(source)
+
+    def newest_base() -> Snapshot | None:
+        held = [one for one in volume.snapshots() if one.committed and target in {"", one.target}]
+        return max(held, key=lambda one: one.created_seconds, default=None)
+
+    base = await context.blocking.run(newest_base)
+    return base, volume.delta(base, None)
+
+
+@contextlib.asynccontextmanager
+async def _pusher(
+    context: ClientContext,
+    source: VolumeName,
+    target: Target,
+    options: PushOptions,
+    sink: events.EventSink,
+) -> AsyncIterator[Pusher]:
+    volume = context.open_source(source)
+    await context.blocking.run(
+        volume.describe
+    )  # an unknown volume is told before anybody is called
+    features = ("zstd",) if options.compressor is not None else ()
+    transport = await context.connect(target)
+    async with established(transport, features, sink, context.handshake_seconds) as channel:
+        yield Pusher(channel, volume, context.blocking, options, sink, context.now_seconds)
+
+
+def _locked(
+    context: ClientContext, source: VolumeName, target: Target, operation: str
+) -> VolumeLock:
+    key = f"source {Path(source.path).resolve() if source.path else source} to {target}"
+    return VolumeLock(context.runtime_directory, key, f"{operation} of {source} to {target}")
