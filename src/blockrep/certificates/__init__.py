@@ -1,0 +1,1 @@
+"""A private certificate authority and the certificates of hosts."""

@@ -1,0 +1,131 @@
+"""Two transports joined in memory, for tests: backpressure, end of stream, a cut at will."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from blockrep.errors import ConnectionLostError
+from blockrep.transport.interface import PeerInfo
+
+__all__ = ["MemoryTransport", "memory_pair"]
+
+_DEFAULT_LIMIT_BYTES: Final = 1024 * 1024
+
+
+class _Pipe:
+    """One direction: bytes on their way, at most ``limit_bytes`` of them."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.waiting = bytearray()
+        self.ended = False  # the writer says that no more comes
+        self.broken = False  # neither end can use it
+        self.changed = asyncio.Event()
+
+    async def wait(self) -> None:
+        self.changed.clear()
+        await self.changed.wait()
+
+    def end(self) -> None:
+        self.ended = True
+        self.changed.set()
+
+    def break_off(self) -> None:
+        self.broken = True
+        self.waiting.clear()
+        self.changed.set()
+
+
+class MemoryTransport:
+    """One end of a pair; see :func:`memory_pair`."""
+
+    def __init__(self, peer: PeerInfo, incoming: _Pipe, outgoing: _Pipe) -> None:
+        self.peer = peer
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._closed = False
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Receive what is there; 0 at the end of the stream.
+
+        Raises:
+            ConnectionLostError: the pair was cut, or this end closed.
+        """
+        assert buffer, "a receive needs room"
+        await asyncio.sleep(0)
+        pipe = self._incoming
+        while True:
+            self._check(pipe)
+            if pipe.waiting or pipe.ended:
+                break
+            await pipe.wait()
+        count = min(len(buffer), len(pipe.waiting))
+        buffer[:count] = pipe.waiting[:count]
+        del pipe.waiting[:count]
+        pipe.changed.set()
+        return count
+
+    async def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Put all the buffers on their way; waits while the peer does not receive.
+
+        Raises:
+            ConnectionLostError: the pair was cut, or one end closed.
+        """
+        pipe = self._outgoing
+        for buffer in buffers:
+            view = memoryview(buffer)
+            while view:
+                await asyncio.sleep(0)
+                self._check(pipe)
+                room = pipe.limit_bytes - len(pipe.waiting)
+                if room <= 0:
+                    await pipe.wait()
+                    continue
+                pipe.waiting += view[:room]
+                view = view[room:]
+                pipe.changed.set()
+
+    async def close(self) -> None:
+        """End the stream: the peer still receives what is on its way, then the end."""
+        if not self._closed:
+            self._closed = True
+            self._outgoing.end()
+            self._incoming.break_off()
+
+    def abort(self) -> None:
+        """Drop the stream; bytes on their way are lost."""
+        self._closed = True
+        self.cut()
+
+    def cut(self) -> None:
+        """Break the connection under both ends, as a network does."""
+        self._incoming.break_off()
+        self._outgoing.break_off()
+
+    def _check(self, pipe: _Pipe) -> None:
+        if self._closed or pipe.broken:
+            what = (
+                "the connection was closed on this side" if self._closed else "the connection broke"
+            )
+            raise ConnectionLostError(what, where=self.peer.address)
+
+
+def memory_pair(
+    limit_bytes: int = _DEFAULT_LIMIT_BYTES,
+    *,
+    client_name: str = "client",
+    server_name: str = "server",
+) -> tuple[MemoryTransport, MemoryTransport]:
+    """Return the client's and the server's end of a connection.
+
+    Args:
+        limit_bytes: how much may be on its way in each direction before a send waits.
+        client_name: the identity that the server sees.
+        server_name: the identity that the client sees.
+    """
+    up, down = _Pipe(limit_bytes), _Pipe(limit_bytes)
+    client = MemoryTransport(PeerInfo(server_name, f"memory:{server_name}", ""), down, up)
+    server = MemoryTransport(PeerInfo(client_name, f"memory:{client_name}", ""), up, down)
+    return client, server

@@ -1,0 +1,272 @@
+"""Listens for TLS connections; hands over those whose handshake succeeded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from blockrep.errors import BlockrepError, BusyError, ConfigurationError, ConnectionLostError
+from blockrep.transport.sockets import Readiness, address_text, set_connection_options
+from blockrep.transport.tls import TlsTransport, drain, peer_info, shake_hands
+from blockrep.transport.tls_errors import certificate_names, explain, presented_certificate
+
+__all__ = ["TlsListener"]
+
+_BACKLOG: Final = 128
+_ACCEPTS_PER_TURN: Final = 16
+_RETRY_ACCEPT_SECONDS: Final = 1.0
+#: So long is a refused client's stream kept, for it to read the alert that says why.
+_LINGER_SECONDS: Final = 1.0
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
+_BIND_ADVICE: Final = {
+    errno.EADDRINUSE: "stop what listens there (another blockrep-server?), or choose another port",
+    errno.EACCES: "choose a port above 1023, or run as root",
+    errno.EADDRNOTAVAIL: "use an address of this host",
+}
+
+
+class TlsListener:
+    """Accepts connections; whoever is not authenticated costs one slot of few, for a short time.
+
+    While all slots are taken nothing is accepted: clients wait in the kernel's queue rather than
+    being turned away.
+
+    Args:
+        context: of :func:`blockrep.transport.tls_context.server_context`.
+        serve: called with each authenticated connection; the connection is dropped when it returns
+            without having closed it.
+        refused: told of each connection that did not get so far: its address, and why.
+        max_unauthenticated: connections whose handshake is under way.
+        handshake_seconds: how long a handshake may take.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        serve: Callable[[TlsTransport], Awaitable[None]],
+        *,
+        refused: Callable[[str, BlockrepError], None],
+        max_unauthenticated: int = 32,
+        handshake_seconds: float = 10.0,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._context = context
+        self._serve = serve
+        self._refused = refused
+        self._max_unauthenticated = max_unauthenticated
+        self._handshake_seconds = handshake_seconds
+        self._listening: list[socket.socket] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._served: set[asyncio.Task[None]] = set()
+        self._accepting = False
+        self._retry: asyncio.TimerHandle | None = None
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of every listening socket; for port 0 the one that the kernel chose."""
+        return [sock.getsockname()[:2] for sock in self._listening]
+
+    async def start(self, addresses: Sequence[tuple[str, int]]) -> None:
+        """Listen on all of the addresses, or on none. An empty host: every address of this host.
+
+        Raises:
+            ConfigurationError: one of them cannot be bound; says why.
+        """
+        try:
+            for host, port in addresses:
+                await self._bind(host, port)
+        except BaseException:
+            self._close_listening()
+            raise
+        self._resume()
+
+    async def close(self, *, drop: bool = True) -> None:
+        """Stop listening, drop unfinished handshakes; return when everything served has ended.
+
+        Args:
+            drop: cancel what is being served; else wait for it.
+        """
+        self._pause()
+        if self._retry is not None:
+            self._retry.cancel()
+        self._close_listening()
+        for task in self._handshakes | (self._served if drop else set()):
+            task.cancel()
+        while tasks := self._handshakes | self._served:
+            await asyncio.wait(tasks)
+
+    async def _bind(self, host: str, port: int) -> None:
+        where = address_text(host or "*", port)
+        try:
+            found = await self._loop.getaddrinfo(
+                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"no such address: {error.strerror}",
+                where=where,
+                next_step="use an address of this host",
+            ) from error
+        bound = 0
+        for family, _, _, _, address in found:
+            try:
+                self._listening.append(_listen(family, address))
+                bound += 1
+            except OSError as error:
+                if not host and family == socket.AF_INET6 and error.errno in _NO_IPV6:
+                    continue  # "every address" of a host without IPv6
+                raise ConfigurationError(
+                    f"cannot listen there: {error.strerror}",
+                    where=where,
+                    next_step=_BIND_ADVICE.get(error.errno or 0),
+                ) from error
+        if not bound:
+            raise ConfigurationError("this host has no such address", where=where)
+
+    def _close_listening(self) -> None:
+        for sock in self._listening:
+            sock.close()
+        self._listening.clear()
+
+    def _resume(self) -> None:
+        if (
+            not self._accepting
+            and self._listening
+            and len(self._handshakes) < self._max_unauthenticated
+        ):
+            self._accepting = True
+            for sock in self._listening:
+                self._loop.add_reader(sock.fileno(), self._accept, sock)
+
+    def _pause(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            for sock in self._listening:
+                self._loop.remove_reader(sock.fileno())
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(_ACCEPTS_PER_TURN):
+            if len(self._handshakes) >= self._max_unauthenticated:
+                self._pause()
+                return
+            try:
+                sock, address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._accept_failed(listening, error)
+                return
+            task = self._loop.create_task(self._admit(sock, address_text(*address[:2])))
+            self._handshakes.add(task)
+            task.add_done_callback(self._ended)
+
+    def _accept_failed(self, listening: socket.socket, error: OSError) -> None:
+        """Try again a little later: a socket that stays ready would spin the loop."""
+        self._pause()
+        self._retry = self._loop.call_later(_RETRY_ACCEPT_SECONDS, self._resume)
+        advice = "raise the limit of open files (LimitNOFILE= of the unit)"
+        self._refused(
+            address_text(*listening.getsockname()[:2]),
+            BusyError(
+                f"no connection can be accepted: {error.strerror}",
+                safe="running sessions go on",
+                next_step=advice if error.errno in _OUT_OF_RESOURCES else None,
+            ),
+        )
+
+    async def _admit(self, sock: socket.socket, address: str) -> None:
+        transport = await self._authenticate(sock, address)
+        task = asyncio.current_task()
+        assert task is not None
+        self._handshakes.discard(task)
+        self._resume()
+        if transport is None:
+            return
+        self._served.add(task)
+        try:
+            await self._serve(transport)
+        finally:
+            transport.abort()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._handshakes.discard(task)
+        self._served.discard(task)
+        self._resume()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._loop.call_exception_handler(
+                {"message": "serving a connection failed", "exception": error, "task": task}
+            )
+
+    async def _authenticate(self, sock: socket.socket, address: str) -> TlsTransport | None:
+        """Do the handshake; on failure report it, let the client read why, close, return None."""
+        tls: ssl.SSLSocket | None = None
+        transport: TlsTransport | None = None
+        try:
+            set_connection_options(sock)
+            tls = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            readiness = Readiness(tls.fileno())
+            transport = await self._shake_hands(tls, readiness, address)
+        except BlockrepError as error:
+            self._refused(address, error)
+        except OSError as error:
+            self._refused(address, explain(error, address, handshake=True))
+        finally:
+            if transport is None:
+                (tls or sock).close()
+        return transport
+
+    async def _shake_hands(
+        self, tls: ssl.SSLSocket, readiness: Readiness, address: str
+    ) -> TlsTransport:
+        try:
+            async with asyncio.timeout(self._handshake_seconds):
+                await shake_hands(tls, readiness)
+        except TimeoutError as error:
+            raise ConnectionLostError(
+                f"no TLS handshake within {self._handshake_seconds:g} seconds", where=address
+            ) from error
+        except ssl.SSLError as error:
+            explained = explain(
+                error, address, handshake=True, certificate=presented_certificate(tls)
+            )
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_LINGER_SECONDS):
+                    await drain(tls, readiness)
+            raise explained from error
+        return TlsTransport(tls, readiness, peer_info(tls, address, _client_identity(tls, address)))
+
+
+def _listen(
+    family: int, address: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # So that "every address" can be one socket of each family on the same port.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _client_identity(tls: ssl.SSLSocket, address: str) -> str:
+    """Return the client's one name; with several, a choice would decide what it may do."""
+    names = certificate_names(tls.getpeercert() or {}, ("DNS", "URI"))
+    if len(names) != 1:
+        found = f"{len(names)} names ({', '.join(names)})" if names else "no name"
+        raise ConfigurationError(
+            f"the certificate of the client has {found} instead of one",
+            where=address,
+            next_step="issue it with: blockrep certs issue NAME --client",
+        )
+    return names[0]
