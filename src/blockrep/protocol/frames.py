@@ -50,6 +50,7 @@ class FrameType(IntEnum):
     BYE = 0x11
 
 
+_KNOWN_TYPES: Final = frozenset(int(one) for one in FrameType)
 _TYPES_WITH_PAYLOAD: Final = frozenset({FrameType.VOLUME, FrameType.DATA, FrameType.DIGESTS})
 _POOLED_TYPES: Final = frozenset({FrameType.DATA, FrameType.DIGESTS})  # their messages keep the payload; the taker gives it back
 
@@ -197,7 +198,7 @@ class FrameReader:
         if flags:
             msg = f"a frame has unknown flags {flags:#04x}"
             raise ProtocolError(msg)
-        if frame_type < _FIRST_OPTIONAL_TYPE and frame_type not in FrameType:
+        if frame_type < _FIRST_OPTIONAL_TYPE and frame_type not in _KNOWN_TYPES:
             msg = f"a frame has the unknown type {frame_type:#04x}"
             raise ProtocolError(msg)
         payload_limit = MAX_PAYLOAD_BYTES

@@ -206,8 +206,12 @@ class Channel:
                 self._take_messages()
         except BlockrepError as error:
             self.session.connection_lost(error)
-        self._changed.set()
-        self._timer_changed.set()
+        except Exception as error:
+            self.session.fail(InternalError(f"receiving failed because of a defect: {error!r}"))
+            raise
+        finally:
+            self._changed.set()
+            self._timer_changed.set()
         if self.session.error is not None:
             await self._finish_failed()
 
