@@ -91,6 +91,7 @@ class Channel:
         self._room.set()
         self._reading_paused = False
         self._timed = False
+        self._finishing = False
         self.sent_bytes = 0
 
     @property
@@ -107,14 +108,14 @@ class Channel:
         self, _type: object, error: BaseException | None, _traceback: object
     ) -> None:
         """Tell the peer why we end, if we do so early; close the transport."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        reader, timer = self._tasks
+        timer.cancel()
         if error is not None:
             self.session.fail(_as_blockrep_error(error))
-        with contextlib.suppress(BlockrepError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._flush()
+        if not self._finishing:
+            reader.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._finish()
         await self._transport.close()
 
     def listen(self, listener: Callable[[Message], bool] | None) -> None:
@@ -213,7 +214,7 @@ class Channel:
             self._changed.set()
             self._timer_changed.set()
         if self.session.error is not None:
-            await self._finish_failed()
+            await self._finish()
 
     def _update_room(self) -> None:
         # Messages are counted too: a frame without payload still costs its unpacked header.
@@ -246,13 +247,24 @@ class Channel:
         self._update_room()
         self._note_limits()
 
-    async def _finish_failed(self) -> None:
-        """Send the one ABORT that is queued, if any, then drop the stream so that pending sends end."""
-        with contextlib.suppress(BlockrepError, TimeoutError):
+    async def _finish(self) -> None:
+        """Send the ABORT that is queued, if any, and see it off; free sends that the peer blocks.
+
+        Whoever sent ABORT goes on reading until the peer closes, in bounded time: closing with
+        unread bytes resets the connection, and the peer would never learn why.
+        """
+        if self._finishing or self.session.error is None:
+            return
+        self._finishing = True
+        try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._flush()
-                await self._transport.close()
-        self._transport.abort()
+                if await self._flush():
+                    while await self._transport.receive_into(self.session.get_buffer()):
+                        pass
+        except BlockrepError:
+            pass
+        except TimeoutError:
+            self._transport.abort()
 
     async def _keep_time(self) -> None:
         while (deadline := self.session.next_deadline()) is not None:
@@ -272,17 +284,19 @@ class Channel:
                 with contextlib.suppress(BlockrepError):
                     await self._flush()
 
-    async def _flush(self) -> None:
+    async def _flush(self) -> bool:
+        """Send what is queued; whether there was anything."""
         async with self._send_lock:
-            await self._send_queued()
+            return await self._send_queued()
 
-    async def _send_queued(self) -> None:
+    async def _send_queued(self) -> bool:
         buffers = self.session.data_to_send(self._loop.time())
         if not buffers:
-            return
+            return False
         self.sent_bytes += sum(len(buffer) for buffer in buffers)
         try:
             await self._transport.send(buffers)
+            return True
         except BlockrepError as error:
             # The peer's ABORT may be on its way: what it says explains more than a broken pipe.
             await self._await_reader()
