@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import socket
 import ssl
 import struct
@@ -22,7 +23,7 @@ from blockrep.transport.interface import PeerInfo
 from blockrep.transport.sockets import Readiness, address_text, set_connection_options
 from blockrep.transport.tls_errors import certificate_names, explain, presented_certificate
 
-__all__ = ["TlsTransport", "connect", "drain", "peer_info", "shake_hands"]
+__all__ = ["TlsTransport", "connect", "drain", "peer_info", "shake_hands", "wrap"]
 
 #: Records (of at most 16 KiB) taken by one receive. It bounds the time that the loop waits for a
 #: peer who sends tiny ones.
@@ -256,15 +257,16 @@ async def _open_tcp(host: str, port: int, timeout_seconds: float) -> socket.sock
             raise
     if isinstance(failure, TimeoutError) and failure.errno is None:
         raise failure
-    reason = failure.strerror if failure is not None else "no address"
-    raise _unreachable(f"cannot connect: {(reason or str(failure)).lower()}", where) from failure
+    # The text of the event loop names the address once more instead of the reason.
+    reason = os.strerror(failure.errno) if failure and failure.errno else str(failure)
+    raise _unreachable(f"cannot connect: {reason.lower()}", where) from failure
 
 
 async def _open_tls(
     sock: socket.socket, where: str, context: ssl.SSLContext, server_name: str
 ) -> TlsTransport:
     try:
-        tls = context.wrap_socket(sock, server_hostname=server_name, do_handshake_on_connect=False)
+        tls = wrap(context, sock, server_hostname=server_name)
     except (OSError, ValueError) as error:
         sock.close()
         if isinstance(error, OSError):
@@ -337,6 +339,19 @@ async def drain(tls: ssl.SSLSocket, readiness: Readiness) -> None:
         except BlockingIOError:
             await readiness.readable()
         await asyncio.sleep(0)
+
+
+def wrap(
+    context: ssl.SSLContext, sock: socket.socket, *, server_hostname: str | None = None
+) -> ssl.SSLSocket:
+    """Put TLS over a connected socket; as server unless a name is given."""
+    return context.wrap_socket(
+        sock,
+        server_side=server_hostname is None,
+        server_hostname=server_hostname,
+        do_handshake_on_connect=False,
+        suppress_ragged_eofs=False,  # a stream without its end mark was cut, and is no end (I10)
+    )
 
 
 async def shake_hands(tls: ssl.SSLSocket, readiness: Readiness) -> None:

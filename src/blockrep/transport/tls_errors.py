@@ -102,7 +102,7 @@ def presented_certificate(tls: ssl.SSLSocket) -> Mapping[str, Any] | None:
     messages depend on it.
     """
     try:
-        chain = tls._sslobj.get_unverified_chain()  # type: ignore[attr-defined] # noqa: SLF001
+        chain = tls._sslobj.get_verified_chain()  # type: ignore[attr-defined] # noqa: SLF001
         info: Mapping[str, Any] = chain[0].get_info()
     except (AttributeError, TypeError, IndexError, ValueError, ssl.SSLError):
         return None

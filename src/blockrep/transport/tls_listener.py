@@ -12,7 +12,7 @@ from typing import Final
 
 from blockrep.errors import BlockrepError, BusyError, ConfigurationError, ConnectionLostError
 from blockrep.transport.sockets import Readiness, address_text, set_connection_options
-from blockrep.transport.tls import TlsTransport, drain, peer_info, shake_hands
+from blockrep.transport.tls import TlsTransport, drain, peer_info, shake_hands, wrap
 from blockrep.transport.tls_errors import certificate_names, explain, presented_certificate
 
 __all__ = ["TlsListener"]
@@ -107,9 +107,9 @@ class TlsListener:
             found = await self._loop.getaddrinfo(
                 host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise ConfigurationError(
-                f"no such address: {error.strerror}",
+                "there is no such address",
                 where=where,
                 next_step="use an address of this host",
             ) from error
@@ -209,7 +209,7 @@ class TlsListener:
         transport: TlsTransport | None = None
         try:
             set_connection_options(sock)
-            tls = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            tls = wrap(self._context, sock)
             readiness = Readiness(tls.fileno())
             transport = await self._shake_hands(tls, readiness, address)
         except BlockrepError as error:
