@@ -1,0 +1,105 @@
+"""Only what the rules allow is opened; unknown and forbidden look alike; one session at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from blockrep.errors import BusyError, RefusedError
+from blockrep.model.names import VolumeName, parse_volume
+from blockrep.server.gate import TargetGate
+from blockrep.storage.interface import TargetVolume
+from support.virtual_time import run_virtual
+
+
+@dataclass(frozen=True)
+class Allowed:
+    volume: VolumeName
+    create: bool = True
+    adopt: bool = False
+    keep: int = 3
+
+
+def gate(
+    tmp_path: Path, opened: list[VolumeName], audit: list[Any], wait_seconds: float = 5
+) -> TargetGate:
+    def authorize(identity: str, volume: str, operation: str) -> Allowed | None:
+        if (identity, volume, operation) == ("origin", "vg/lv", "push"):
+            return Allowed(parse_volume("real/volume"))
+        return None
+
+    def open_target(name: VolumeName) -> TargetVolume:
+        opened.append(name)
+        return cast("TargetVolume", object())
+
+    return TargetGate(
+        "10.0.0.1:5",
+        authorize,
+        open_target,
+        tmp_path,
+        wait_seconds,
+        lambda *line: audit.append(line),
+    )
+
+
+def test_an_allowed_volume_is_what_the_configuration_says(tmp_path: Path) -> None:
+    opened: list[VolumeName] = []
+
+    async def scenario() -> None:
+        async with gate(tmp_path, opened, []).open("origin", "vg/lv", "push") as access:
+            assert (access.may_create, access.may_adopt, access.keep) == (True, False, 3)
+
+    run_virtual(scenario())
+    assert opened == [parse_volume("real/volume")]
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [("other", "vg/lv", "push"), ("origin", "vg/else", "push"), ("origin", "vg/lv", "format")],
+)
+def test_unknown_and_forbidden_answer_alike_and_are_on_record(
+    tmp_path: Path, request_of: tuple[str, str, str]
+) -> None:
+    opened: list[VolumeName] = []
+    audit: list[Any] = []
+
+    async def scenario() -> str:
+        with pytest.raises(RefusedError) as caught:
+            async with gate(tmp_path, opened, audit).open(*request_of):
+                pass
+        return caught.value.what.replace(request_of[2], "OPERATION")
+
+    assert run_virtual(scenario()) == "OPERATION is not allowed, or there is no such volume"
+    assert not opened
+    assert audit[0][0] == "refused"
+
+
+def test_a_held_volume_is_waited_for_then_refused_with_its_holder(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        first = gate(tmp_path, [], [])
+        async with first.open("origin", "vg/lv", "push"):
+            before = asyncio.get_running_loop().time()
+            with pytest.raises(BusyError, match=r"push by origin from 10\.0\.0\.1:5"):
+                async with gate(tmp_path, [], []).open("origin", "vg/lv", "push"):
+                    pass
+            assert asyncio.get_running_loop().time() - before >= 5
+
+    run_virtual(scenario())
+
+
+def test_a_volume_let_go_in_time_is_opened(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async def hold() -> None:
+            async with gate(tmp_path, [], []).open("origin", "vg/lv", "push"):
+                await asyncio.sleep(3)
+
+        holding = asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        async with gate(tmp_path, [], []).open("origin", "vg/lv", "push"):
+            assert holding.done()
+
+    run_virtual(scenario())

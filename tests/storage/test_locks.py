@@ -1,0 +1,56 @@
+"""One holder at a time for a volume, across processes; a dead holder holds nothing (I4)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from blockrep.errors import BusyError, UnsupportedHostError
+from blockrep.storage.locks import VolumeLock
+
+HOLD = """
+import sys, pathlib
+from blockrep.storage.locks import VolumeLock
+VolumeLock(pathlib.Path(sys.argv[1]), "vg/lv", "push by origin")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_holder_is_told_who_holds_it(tmp_path: Path) -> None:
+    with VolumeLock(tmp_path, "vg/lv", "push by origin"):
+        with pytest.raises(BusyError, match="in use by push by origin"):
+            VolumeLock(tmp_path, "vg/lv", "list")
+        VolumeLock(tmp_path, "vg/other", "list").release()
+    VolumeLock(tmp_path, "vg/lv", "list").release()
+
+
+def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(BusyError):
+            VolumeLock(tmp_path, "vg/lv", "second")
+        process.kill()
+        process.wait()
+    VolumeLock(tmp_path, "vg/lv", "second").release()
+
+
+@pytest.mark.parametrize("key", ["../../etc/passwd", "a" * 5000, "new\nline", "\udcff"])
+def test_no_key_leaves_the_lock_directory(tmp_path: Path, key: str) -> None:
+    with VolumeLock(tmp_path / "run", key, "x"):
+        assert [one.parent.name for one in tmp_path.rglob("*.lock")] == ["locks"]
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnsupportedHostError, match="file"):
+        VolumeLock(tmp_path / "file", "vg/lv", "x")
