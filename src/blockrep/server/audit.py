@@ -1,4 +1,7 @@
-"""The audit log: one JSON object a line for each authentication, refusal, commit, deletion and forced action."""
+"""The audit log: one JSON object a line.
+
+For each authentication, refusal, commit, deletion and forced action.
+"""
 
 from __future__ import annotations
 

@@ -48,11 +48,12 @@ class TargetGate:
     """The gate of a server.
 
     Args:
-        address: of the client, for lock holders and the audit log.
+        address: of the client, for lock holders.
         authorize: the configuration's rules.
         open_target: opens a volume of this host.
         runtime_directory: for locks.
-        wait_seconds: how long an earlier session on the same volume is waited for: as long as it may take to be found dead.
+        wait_seconds: how long an earlier session on the same volume is waited for: as long as it
+            may take to be found dead.
         audit: told refusals.
     """
 

@@ -27,7 +27,10 @@ _FEATURES = ("zstd",)
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
-    """Bounds of a server. ``buffer_bytes``: payload buffers of one session; ``lock_wait_seconds``: see TargetGate."""
+    """Bounds of a server.
+
+    ``buffer_bytes``: payload buffers of one session; ``lock_wait_seconds``: see TargetGate.
+    """
 
     limits: ReceiverLimits
     max_sessions: int
@@ -71,7 +74,7 @@ class Service:
             await self._serve(transport)
         except BlockrepError as error:
             _log.warning("session of %s ended: %s", transport.peer.address, error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a defect ends one session, not the server
             _log.exception("session of %s ended because of a defect", transport.peer.address)
         finally:
             self._sessions.discard(task)

@@ -1,0 +1,48 @@
+"""Builds what the client's operations work with from the configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+from blockrep.certificates.naming import Role
+from blockrep.client.operations import ClientContext
+from blockrep.config.identity import find_files
+from blockrep.config.settings import Settings
+from blockrep.model.names import Target
+from blockrep.replication.blocking import ThreadBlocking
+from blockrep.storage.factory import open_source
+from blockrep.transport.interface import Transport
+from blockrep.transport.tls import connect
+from blockrep.transport.tls_context import client_context
+
+__all__ = ["client_graph"]
+
+#: One reads the snapshot, one does what an ended operation left to do.
+_THREADS = 4
+
+
+@contextlib.contextmanager
+def client_graph(settings: Settings) -> Iterator[ClientContext]:
+    """Yield a context for the operations; its threads end with it."""
+
+    async def connect_tls(target: Target) -> Transport:
+        files = find_files(settings.tls, Role.CLIENT, socket.gethostname())
+        alias = settings.client.locate(target.host, target.port)
+        return await connect(
+            alias.address.host,
+            alias.address.port,
+            client_context(files),
+            timeout_seconds=settings.client.connect_timeout_seconds,
+            server_name=alias.server_name,
+        )
+
+    with ThreadBlocking(_THREADS) as blocking:
+        yield ClientContext(
+            open_source=lambda name: open_source(name, settings.storage),
+            connect=connect_tls,
+            blocking=blocking,
+            runtime_directory=settings.storage.runtime_directory,
+            handshake_seconds=settings.client.connect_timeout_seconds,
+        )
