@@ -1,0 +1,90 @@
+"""blockrep as an administrator sets it up on two hosts, and what the tests ask of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from vm.harness.channel import Process, Result
+from vm.harness.pair import Pair
+from vm.harness.volumes import ThinPool, ThinVolume
+
+SOURCE = "volg/thin_volume"
+TARGET = "replica:vgreplica/thinv_replica"
+CERTIFICATES = "/etc/blockrep/certs"
+PUSH_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Two hosts with certificates; the server is started by the test."""
+
+    pair: Pair
+
+    @contextmanager
+    def server(self, *options: str) -> Iterator[Process]:
+        """Run ``blockrep-server --listen`` on the replica for a while."""
+        process = self.start_server(*options)
+        try:
+            yield process
+        finally:
+            if process.running:
+                process.terminate()
+                process.wait(60)
+
+    def start_server(self, *options: str) -> Process:
+        process = self.pair.replica.spawn(["blockrep-server", "--listen", *options])
+        process.wait_for_output("listening on", timeout_seconds=60)
+        return process
+
+    def push(self, *options: str, check: bool = True) -> Result:
+        """Run a push to its end."""
+        return self.run("push", SOURCE, TARGET, *options, check=check)
+
+    def start_push(self, *options: str) -> Process:
+        return self.pair.origin.spawn(["blockrep", "push", SOURCE, TARGET, "--json", *options])
+
+    def run(self, *words: str, check: bool = True) -> Result:
+        """Run ``blockrep`` on the origin."""
+        return self.pair.origin.run(["blockrep", *words], timeout_seconds=PUSH_SECONDS, check=check)
+
+    def pushed(self, *options: str) -> list[dict[str, Any]]:
+        """Push and return the events."""
+        return events_of(self.push("--json", *options).stdout)
+
+
+def events_of(output: str) -> list[dict[str, Any]]:
+    """Return the JSON objects of ``--json``, one for each line."""
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def deploy(pair: Pair) -> Deployment:
+    """Make an authority and certificates on the replica, as certs/README.md says; copy the origin's."""
+    for words in (
+        ["certs", "init"],
+        ["certs", "issue", "replica", "--server", "--host", "replica"],
+        ["certs", "issue", "origin", "--client"],
+    ):
+        pair.replica.run(["blockrep", *words], timeout_seconds=60)
+    pair.origin.run(["mkdir", "-p", "-m", "700", CERTIFICATES], timeout_seconds=30)
+    for name in ("ca.pem", "origin.pem", "origin.key"):
+        content = pair.replica.read_file(f"{CERTIFICATES}/{name}")
+        pair.origin.write_file(f"{CERTIFICATES}/{name}", content, mode=0o600)
+    pair.replica.run(["rm", f"{CERTIFICATES}/origin.key"], timeout_seconds=30)
+    return Deployment(pair)
+
+
+def tagged(pool: ThinPool, role: str) -> list[ThinVolume]:
+    """Return blockrep's volumes of one role, oldest first."""
+    found = []
+    for name, report in pool.volumes().items():
+        tags = report["lv_tags"].split(",")
+        if f"blockrep.role={role}" in tags:
+            sequence = next(
+                (int(tag.split("=")[1]) for tag in tags if tag.startswith("blockrep.seq=")), 0
+            )
+            found.append((sequence, pool.volume(name.strip("[]"))))
+    return [volume for _, volume in sorted(found, key=lambda pair: pair[0])]
