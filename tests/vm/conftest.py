@@ -1,0 +1,138 @@
+"""Fixtures of the tests that need real LVM: two virtual machines, fresh volumes for each test.
+
+The machines boot once for a test run; a test that kills one need not boot it again. Without the
+tools (or, to build the image once, without root) the tests are skipped; where they must run,
+``BLOCKREP_REQUIRE_VM=1`` turns that into a failure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from vm.harness.errors import UnavailableError
+from vm.harness.image import cached_image
+from vm.harness.pair import Pair
+from vm.harness.volumes import MIB, ThinPool, ThinVolume, create_pool
+
+#: The first test may build the image; every test runs emulated machines.
+_TIMEOUT_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The volume groups of a test; ``replica_volume`` is not there until something makes it."""
+
+    source_pool: ThinPool
+    target_pool: ThinPool
+    thin_volume: ThinVolume
+    replica_volume: ThinVolume
+
+
+class MakeGroups(Protocol):
+    """Makes the volume groups of a test, with the sizes that it wants."""
+
+    def __call__(
+        self,
+        *,
+        volume_bytes: int = 64 * MIB,
+        source_chunk_bytes: int = 64 * 1024,
+        target_chunk_bytes: int = 64 * 1024,
+        source_pool_bytes: int = 256 * MIB,
+        target_pool_bytes: int = 256 * MIB,
+        target_zero: bool = True,
+        target_discards: str = "passdown",
+        target_error_when_full: bool = False,
+    ) -> Groups:
+        """Make them: all sizes in bytes, ``target_discards`` in LVM's words."""
+        ...
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests in virtual machines the time that they need."""
+    for item in items:
+        if item.get_closest_marker("vm") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_TIMEOUT_SECONDS))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, None]:
+    """Show the consoles of a failed test's machines."""
+    outcome: pytest.TestReport = yield
+    report = outcome.get_result()
+    pair = getattr(item, "funcargs", {}).get("pair")
+    if report.failed and isinstance(pair, Pair):
+        for machine in pair.machines:
+            title = f"console of {machine.host.name}"
+            report.sections.append((title, machine.console_tail()))
+
+
+@pytest.fixture(scope="session")
+def booted_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Two machines for the whole run; tests take ``pair``."""
+    try:
+        image = cached_image()
+    except UnavailableError as error:
+        if os.environ.get("BLOCKREP_REQUIRE_VM") == "1":
+            raise
+        pytest.skip(str(error))
+    folder: Path = tmp_path_factory.mktemp("vm")
+    pair = Pair.create(image, folder)
+    yield pair
+    pair.close()
+
+
+@pytest.fixture
+def pair(booted_pair: Pair) -> Pair:
+    """Two running machines with empty disks and a sound link."""
+    booted_pair.reset()
+    return booted_pair
+
+
+@pytest.fixture
+def make_groups(pair: Pair) -> MakeGroups:
+    """Make ``volg/thin_volume`` on the origin and an empty pool in ``vgreplica`` on the replica."""
+
+    def make(
+        *,
+        volume_bytes: int = 64 * MIB,
+        source_chunk_bytes: int = 64 * 1024,
+        target_chunk_bytes: int = 64 * 1024,
+        source_pool_bytes: int = 256 * MIB,
+        target_pool_bytes: int = 256 * MIB,
+        target_zero: bool = True,
+        target_discards: str = "passdown",
+        target_error_when_full: bool = False,
+    ) -> Groups:
+        source = create_pool(
+            pair.origin,
+            "volg",
+            pair.origin.disks[0],
+            size_bytes=source_pool_bytes,
+            chunk_bytes=source_chunk_bytes,
+        )
+        target = create_pool(
+            pair.replica,
+            "vgreplica",
+            pair.replica.disks[0],
+            size_bytes=target_pool_bytes,
+            chunk_bytes=target_chunk_bytes,
+            zero=target_zero,
+            error_when_full=target_error_when_full,
+            discards=target_discards,
+        )
+        volume = source.create_volume("thin_volume", volume_bytes)
+        return Groups(source, target, volume, target.volume("thinv_replica"))
+
+    return make
+
+
+@pytest.fixture
+def groups(make_groups: MakeGroups) -> Groups:
+    """Give the volume groups of a test that has no wishes."""
+    return make_groups()
