@@ -1,0 +1,191 @@
+"""Who may do what: identity -> target -> operations.
+
+A client asks for a name; the rules say which volume of this host that name stands for. Whatever no
+rule allows is answered by None, whether it exists or not. With no rules at all, holding a client
+certificate of the private authority is the permission (see ``docs/configuration.md`` for why).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from blockrep.errors import ConfigurationError
+from blockrep.model.names import VolumeName, parse_volume
+
+__all__ = ["DEFAULT_KEEP", "OPERATIONS", "AccessPolicy", "Grant", "TargetRule", "check_pattern"]
+
+OPERATIONS: Final = ("push", "verify", "list")
+DEFAULT_KEEP: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRule:
+    """What one client may do with the targets that a pattern names.
+
+    Attributes:
+        name: what the client asks for; one ``*`` stands for one part of it, without slashes.
+        volume: the volume of this host; its ``*`` becomes what the other stood for.
+        operations: out of ``OPERATIONS``.
+        create: it may come to exist.
+        adopt: it may be taken over although it is not ours.
+        keep: good snapshots that are retained.
+    """
+
+    name: str
+    volume: str
+    operations: frozenset[str] = frozenset(OPERATIONS)
+    create: bool = True
+    adopt: bool = False
+    keep: int = DEFAULT_KEEP
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What is allowed.
+
+    Attributes:
+        volume: the volume of this host.
+        create: it may come to exist.
+        adopt: it may be taken over although it is not ours.
+        keep: good snapshots that are retained.
+        beneath: for a path, the folder that it must not leave through symbolic links; else None.
+    """
+
+    volume: VolumeName
+    create: bool
+    adopt: bool
+    keep: int
+    beneath: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccessPolicy:
+    """The rules of a server.
+
+    Attributes:
+        clients: rules by identity; an identity that is not there may do nothing. None: there are no
+            rules.
+        image_directory: the folder of image files that clients may name without a rule of their
+            own; None: there is none.
+    """
+
+    clients: Mapping[str, tuple[TargetRule, ...]] | None
+    image_directory: Path | None
+
+    def authorize(self, identity: str, requested: str, operation: str) -> Grant | None:
+        """Return what ``identity`` may do with what it calls ``requested``; None: not this.
+
+        Touches nothing on disk.
+        """
+        if not identity or operation not in OPERATIONS:
+            return None
+        if self.clients is None:
+            return self._authorize_anyone(requested)
+        for rule in self.clients.get(identity, ()):
+            if operation in rule.operations and (grant := _apply(rule, requested)) is not None:
+                return grant
+        return None
+
+    def check(self) -> None:
+        """Check what a server needs before it listens.
+
+        Raises:
+            ConfigurationError: the image directory is not there.
+        """
+        if self.image_directory is not None and not self.image_directory.is_dir():
+            raise ConfigurationError(
+                "the image directory does not exist",
+                where=str(self.image_directory),
+                next_step="create it, or correct image_directory in [server]",
+            )
+
+    def permit(self, identity: str, requested: str, operation: str) -> Grant | None:
+        """Do as :meth:`authorize`, and look where a path leads: not out of its folder."""
+        grant = self.authorize(identity, requested, operation)
+        if (
+            grant is None
+            or grant.beneath is None
+            or _stays_beneath(Path(grant.volume.path), grant.beneath)
+        ):
+            return grant
+        return None
+
+    def _authorize_anyone(self, requested: str) -> Grant | None:
+        volume = _parse(requested)
+        if volume is None:
+            return None
+        if volume.is_lvm:
+            return Grant(volume, create=True, adopt=True, keep=DEFAULT_KEEP)
+        if self.image_directory is None:
+            return None
+        # A path that does not start with / counts from the folder: "replica:./vm.img" needs no
+        # knowledge of it.
+        path = self.image_directory / volume.path
+        if path == self.image_directory or self.image_directory not in path.parents:
+            return None
+        return Grant(
+            VolumeName(path=str(path)),
+            create=True,
+            adopt=True,
+            keep=DEFAULT_KEEP,
+            beneath=self.image_directory,
+        )
+
+
+def check_pattern(text: str) -> str:
+    """Return the name or volume of a rule, if it is one.
+
+    Raises:
+        ValueError: it is not; says why.
+    """
+    if text.count("*") > 1:
+        msg = f"{text[:80]!r} has more than one *"
+        raise ValueError(msg)
+    volume = parse_volume(text.replace("*", "x"))
+    if not volume.is_lvm and (".." in PurePosixPath(text).parts or not text.startswith("/")):
+        msg = f"{text[:80]!r} is not an absolute path without .."
+        raise ValueError(msg)
+    if not volume.is_lvm and "*" in PurePosixPath(text).parent.as_posix():
+        msg = f"{text[:80]!r} has a * that is not in its last part"
+        raise ValueError(msg)
+    return text
+
+
+def _apply(rule: TargetRule, requested: str) -> Grant | None:
+    before, star, after = rule.name.partition("*")
+    match = re.fullmatch(
+        f"{re.escape(before)}([^/]+){re.escape(after)}" if star else re.escape(rule.name), requested
+    )
+    if match is None:
+        return None
+    volume = _parse(rule.volume.replace("*", match[1]) if star else rule.volume)
+    if volume is None:
+        return None
+    beneath = None if volume.is_lvm else Path(rule.volume).parent
+    return Grant(volume, rule.create, rule.adopt, rule.keep, beneath)
+
+
+def _parse(text: str) -> VolumeName | None:
+    """Parse a volume; a path with ``..`` is none."""
+    try:
+        volume = parse_volume(text)
+    except ValueError:
+        return None
+    return None if ".." in PurePosixPath(volume.path).parts else volume
+
+
+def _stays_beneath(path: Path, folder: Path) -> bool:
+    """Whether the path is in the folder once the symbolic links of both are followed."""
+    try:
+        if path.is_symlink():
+            return False
+        parent = os.path.realpath(path.parent, strict=True)
+        real = os.path.realpath(folder, strict=True)
+    except OSError:
+        return False
+    return os.path.commonpath([parent, real]) == real

@@ -1,0 +1,78 @@
+"""Finds and reads the configuration file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from blockrep.config.settings import Directories, Settings, read_settings
+from blockrep.errors import ConfigurationError
+
+__all__ = ["default_directories", "load_settings"]
+
+_FILE_NAME: Final = "config.toml"
+_MAX_FILE_BYTES: Final = 4 * 1024 * 1024
+
+
+def default_directories(environment: Mapping[str, str], user_id: int) -> Directories:
+    """Return where things lie: under /etc, /var/lib and /run for root, by XDG for others."""
+    if user_id == 0:
+        return Directories(Path("/etc/blockrep"), Path("/var/lib/blockrep"), Path("/run/blockrep"))
+    home = Path(environment.get("HOME") or Path.home())
+    state = _xdg(environment, "XDG_STATE_HOME") or home / ".local/state/blockrep"
+    return Directories(
+        _xdg(environment, "XDG_CONFIG_HOME") or home / ".config/blockrep",
+        state,
+        # Outside a login session there is none: what outlives a reboot then are unused lock files.
+        _xdg(environment, "XDG_RUNTIME_DIR") or state / "run",
+    )
+
+
+def load_settings(file: Path | None, environment: Mapping[str, str], user_id: int) -> Settings:
+    """Read the configuration.
+
+    Args:
+        file: given by the user: it must exist, and ``certs`` is looked for beside it; None: the
+            default file, if there is one.
+        environment: of the process.
+        user_id: effective.
+
+    Raises:
+        ConfigurationError: it cannot be read, or holds a wrong key or value.
+    """
+    directories = default_directories(environment, user_id)
+    if file is None:
+        default = directories.configuration / _FILE_NAME
+        if not default.exists():
+            return read_settings({}, None, directories)
+        file = default
+    elif file.is_file():
+        directories = Directories(file.absolute().parent, directories.state, directories.runtime)
+    return read_settings(_parse(file), file.absolute(), directories)
+
+
+def _parse(file: Path) -> Mapping[str, object]:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
+            raise ConfigurationError("is too large for a configuration", where=str(file))
+        return tomllib.loads(content.decode())
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            "there is no such file", where=str(file), next_step="correct --config"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot be read: {error.strerror}", where=str(file)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError("is not UTF-8", where=str(file)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"is not TOML: {error}", where=str(file)) from error
+
+
+def _xdg(environment: Mapping[str, str], variable: str) -> Path | None:
+    # A relative path is to be ignored (XDG Base Directory Specification).
+    given = environment.get(variable, "")
+    return Path(given) / "blockrep" if given.startswith("/") else None

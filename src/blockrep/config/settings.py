@@ -1,0 +1,271 @@
+"""What the configuration holds: every value with its default and its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from blockrep.config.access import DEFAULT_KEEP, OPERATIONS, AccessPolicy, TargetRule, check_pattern
+from blockrep.config.reader import Table
+from blockrep.config.values import Address, parse_address
+from blockrep.model.names import DEFAULT_PORT, parse_volume
+from blockrep.protocol.limits import (
+    DEFAULT_PAYLOAD_BYTES,
+    DEFAULT_WINDOW_BYTES,
+    MAX_PAYLOAD_BYTES,
+    MIN_PAYLOAD_BYTES,
+)
+from blockrep.storage.interface import StorageSettings
+
+__all__ = [
+    "ClientSettings",
+    "Directories",
+    "HostAlias",
+    "ServerSettings",
+    "Settings",
+    "TlsSettings",
+    "read_settings",
+]
+
+_MAX_PORT: Final = 65535
+_MAX_WINDOW_BYTES: Final = 16 << 30
+_MAX_BUFFER_BYTES: Final = 4 << 30
+_MAX_SESSIONS: Final = 1000
+_MAX_KEEP: Final = 1000
+_DAY_SECONDS: Final = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Directories:
+    """Where things lie unless the configuration says otherwise.
+
+    Attributes:
+        configuration: holds ``config.toml`` and ``certs``.
+        state: survives a reboot.
+        runtime: emptied by a reboot.
+    """
+
+    configuration: Path
+    state: Path
+    runtime: Path
+
+
+@dataclass(frozen=True, slots=True)
+class HostAlias:
+    """How a host that targets name is reached, and under which name its certificate is checked."""
+
+    address: Address
+    server_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """``[client]`` and ``[hosts.NAME]``."""
+
+    port: int = DEFAULT_PORT
+    connect_timeout_seconds: float = 10.0
+    hosts: Mapping[str, HostAlias] = field(default_factory=dict)
+
+    def locate(self, host: str, port: int) -> HostAlias:
+        """Return how to reach what a target calls ``host``; an alias decides about the port too."""
+        return self.hosts.get(host) or HostAlias(Address(host, port), host)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """``[server]``.
+
+    Attributes:
+        listen: addresses; an empty host means all.
+        max_sessions: sessions at once.
+        max_unauthenticated: connections whose handshake is under way.
+        handshake_seconds: limit of the TLS handshake, and of HELLO and WELCOME after it.
+        heartbeat_seconds: silence after which a sign of life is sent.
+        peer_timeout_seconds: silence after which the peer counts as dead.
+        window_bytes: sent and not yet durable.
+        max_payload_bytes: of one frame.
+        buffer_bytes: received payloads in memory, for each session.
+    """
+
+    listen: tuple[Address, ...] = (Address("", DEFAULT_PORT),)
+    max_sessions: int = 16
+    max_unauthenticated: int = 32
+    handshake_seconds: float = 10.0
+    heartbeat_seconds: float = 5.0
+    peer_timeout_seconds: float = 30.0
+    window_bytes: int = DEFAULT_WINDOW_BYTES
+    max_payload_bytes: int = DEFAULT_PAYLOAD_BYTES
+    buffer_bytes: int = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """``[tls]``; a path that is None is looked for in ``directory``.
+
+    See :mod:`blockrep.config.identity`.
+    """
+
+    directory: Path
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    crl: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration. ``file`` is None if there is none, and all is default."""
+
+    file: Path | None
+    client: ClientSettings
+    server: ServerSettings
+    storage: StorageSettings
+    tls: TlsSettings
+    access: AccessPolicy
+
+
+def read_settings(
+    values: Mapping[str, object], file: Path | None, directories: Directories
+) -> Settings:
+    """Check and convert the content of a configuration file.
+
+    Args:
+        values: what the TOML parser made of it; empty for no file.
+        file: named in errors; relative paths count from its folder.
+        directories: where defaults lie.
+
+    Raises:
+        ConfigurationError: a wrong key or value; names file and key, and what is accepted.
+    """
+    whole = Table(values, "", file or directories.configuration / "config.toml")
+    image_directory, server = _server(whole.table("server"))
+    settings = Settings(
+        file=file,
+        client=_client(whole.table("client"), whole.tables("hosts")),
+        server=server,
+        storage=_storage(whole.table("storage"), directories),
+        tls=_tls(whole.table("tls"), directories),
+        access=AccessPolicy(_clients(whole), image_directory),
+    )
+    whole.finish()
+    return settings
+
+
+def _client(table: Table, aliases: Mapping[str, Table]) -> ClientSettings:
+    port = table.integer("port", DEFAULT_PORT, 1, _MAX_PORT)
+    timeout_seconds = table.seconds("connect_timeout_seconds", 10.0, 0.1, _DAY_SECONDS)
+    table.finish()
+    hosts = {}
+    for name, alias in aliases.items():
+        address = alias.parsed("address", lambda text: parse_address(text, port))
+        if not address.host:
+            alias.reject("address", "the address of one host, as HOST:PORT")
+        hosts[name] = HostAlias(address, alias.text("server_name", name))
+        alias.finish()
+    return ClientSettings(port, timeout_seconds, hosts)
+
+
+def _server(table: Table) -> tuple[Path | None, ServerSettings]:
+    image_directory = table.path("image_directory", None)
+    default = ServerSettings()
+    settings = ServerSettings(
+        listen=table.addresses("listen", default.listen),
+        max_sessions=table.integer("max_sessions", default.max_sessions, 1, _MAX_SESSIONS),
+        max_unauthenticated=table.integer(
+            "max_unauthenticated", default.max_unauthenticated, 1, _MAX_SESSIONS
+        ),
+        handshake_seconds=table.seconds("handshake_seconds", default.handshake_seconds, 0.1, 600),
+        heartbeat_seconds=table.seconds("heartbeat_seconds", default.heartbeat_seconds, 0.1, 600),
+        peer_timeout_seconds=table.seconds(
+            "peer_timeout_seconds", default.peer_timeout_seconds, 0.2, 3600
+        ),
+        window_bytes=table.size(
+            "window_bytes", default.window_bytes, 4 * MIN_PAYLOAD_BYTES, _MAX_WINDOW_BYTES
+        ),
+        max_payload_bytes=table.size(
+            "max_payload_bytes", default.max_payload_bytes, MIN_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES
+        ),
+        buffer_bytes=table.size(
+            "buffer_bytes", default.buffer_bytes, 2 * MAX_PAYLOAD_BYTES, _MAX_BUFFER_BYTES
+        ),
+    )
+    if settings.window_bytes < 4 * settings.max_payload_bytes:
+        table.reject(
+            "window_bytes", "at least 4 times max_payload_bytes", "the window is too small"
+        )
+    if settings.peer_timeout_seconds < 2 * settings.heartbeat_seconds:
+        table.reject(
+            "peer_timeout_seconds",
+            "at least 2 times heartbeat_seconds",
+            "the time limit is too short",
+        )
+    table.finish()
+    return image_directory, settings
+
+
+def _storage(table: Table, directories: Directories) -> StorageSettings:
+    settings = StorageSettings(
+        state_directory=table.path("state_directory", None) or directories.state,
+        runtime_directory=table.path("runtime_directory", None) or directories.runtime,
+        data_reserve_percent=table.integer("data_reserve_percent", 5, 0, 90),
+        metadata_reserve_percent=table.integer("metadata_reserve_percent", 10, 0, 90),
+        command_timeout_seconds=int(table.seconds("command_timeout_seconds", 120, 1, _DAY_SECONDS)),
+        pool=table.text("pool", ""),
+    )
+    if settings.pool:
+        try:
+            is_lvm = parse_volume(settings.pool).is_lvm
+        except ValueError:
+            is_lvm = False
+        if not is_lvm:
+            table.reject("pool", "VG/POOL, a thin pool in which new replicas are created")
+    table.finish()
+    return settings
+
+
+def _tls(table: Table, directories: Directories) -> TlsSettings:
+    directory = table.path("directory", None) or directories.configuration / "certs"
+    settings = TlsSettings(
+        directory=directory,
+        ca=table.path("ca", None),
+        certificate=table.path("certificate", None),
+        key=table.path("key", None),
+        crl=table.path("crl", None),
+    )
+    if (settings.certificate is None) != (settings.key is None):
+        missing = "key" if settings.key is None else "certificate"
+        table.reject(missing, "a path; certificate and key belong together")
+    table.finish()
+    return settings
+
+
+def _clients(whole: Table) -> Mapping[str, tuple[TargetRule, ...]] | None:
+    # No [clients] at all and an empty [clients] are opposites: everybody with a certificate,
+    # nobody.
+    present = "clients" in whole
+    clients = {}
+    for identity, table in whole.tables("clients").items():
+        clients[identity] = tuple(_target(target) for target in table.list_of_tables("targets"))
+        table.finish()
+    return clients if present else None
+
+
+def _target(table: Table) -> TargetRule:
+    name = table.parsed("name", check_pattern)
+    volume = table.parsed("volume", check_pattern) if "volume" in table else ""
+    if not volume:
+        table.text("volume", "")
+    if volume and ("*" in volume) != ("*" in name):
+        table.reject("volume", "a volume that has a * if, and only if, name has one")
+    rule = TargetRule(
+        name=name,
+        volume=volume or name,
+        operations=table.choices("operations", OPERATIONS, OPERATIONS),
+        create=table.boolean("create", default=True),
+        adopt=table.boolean("adopt", default=False),
+        keep=table.integer("keep", DEFAULT_KEEP, 1, _MAX_KEEP),
+    )
+    table.finish()
+    return rule

@@ -1,0 +1,162 @@
+"""Default deny: nobody reaches a volume that no rule gives to that client, whatever the name looks
+like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blockrep.config.access import OPERATIONS, AccessPolicy, TargetRule, check_pattern
+from blockrep.model.names import VolumeName
+
+IMAGES = Path("/srv/images")
+OPEN = AccessPolicy(None, IMAGES)
+HOSTILE = [
+    "", "vg", "vg/", "/", "-rf", "--/x", "@tag", "vg/@tag", "vg/lv/x", "../x", "vg/..", "./..",
+    "vg/lv\n", "vg/lv\0", "vg/lv --force", "vg/$(id)", "x" * 4096, "vg/lv_tmeta", "/srv/images",
+    "/srv/images/", "/srv/images/../x", "/srv/images/./../../etc/passwd", "/srv/imagesx/a",
+    "/etc/passwd", "/dev/sda", "./../x", "./a/../../x", "./.", ".",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_without_rules_any_client_has_the_logical_volumes(operation: str) -> None:
+    grant = OPEN.permit("origin", "vgreplica/thinv_replica", operation)
+    assert grant is not None
+    assert grant.volume == VolumeName(vg="vgreplica", lv="thinv_replica")
+    assert grant.create
+    assert grant.adopt
+    assert grant.keep == 3
+
+
+def test_without_rules_paths_need_an_image_directory() -> None:
+    assert AccessPolicy(None, None).authorize("origin", "/srv/images/a.img", "push") is None
+    for name in ("/srv/images/a.img", "./a.img"):
+        grant = OPEN.authorize("origin", name, "push")
+        assert grant is not None
+        assert grant.volume.path == "/srv/images/a.img"
+        assert grant.beneath == IMAGES
+
+
+@pytest.mark.parametrize("requested", HOSTILE)
+def test_hostile_names_are_nothing_with_and_without_rules(requested: str) -> None:
+    rules = (TargetRule("vg/*", "vgreplica/*"), TargetRule("/srv/images/*", "/srv/images/*"))
+    for policy in (OPEN, AccessPolicy({"origin": rules}, IMAGES)):
+        for operation in OPERATIONS:
+            assert policy.permit("origin", requested, operation) is None
+
+
+@pytest.mark.parametrize("operation", ["", "pull", "prune", "PUSH", "push "])
+def test_operations_that_do_not_exist_are_not_allowed(operation: str) -> None:
+    assert OPEN.authorize("origin", "vg/lv", operation) is None
+
+
+def test_somebody_without_a_name_is_nobody() -> None:
+    assert OPEN.authorize("", "vg/lv", "list") is None
+
+
+MATRIX = AccessPolicy(
+    {
+        "alpha": (
+            TargetRule("vg/a", "vg/a", frozenset({"push", "list"}), create=False, keep=9),
+            TargetRule("mine/*", "vgreplica/alpha-*", adopt=True),
+        ),
+        "beta": (TargetRule("/backup/*", "/srv/beta/*", frozenset({"verify"})),),
+        "gamma": (),
+    },
+    IMAGES,
+)
+
+
+@pytest.mark.parametrize(
+    ("identity", "requested", "operation", "volume"),
+    [
+        ("alpha", "vg/a", "push", "vg/a"),
+        ("alpha", "vg/a", "list", "vg/a"),
+        ("alpha", "vg/a", "verify", None),
+        ("alpha", "vg/b", "push", None),
+        ("alpha", "vg/aa", "push", None),
+        ("alpha", "mine/x", "verify", "vgreplica/alpha-x"),
+        ("alpha", "mine/x_tmeta", "verify", None),
+        ("alpha", "vgreplica/alpha-x", "push", None),
+        ("alpha", "/backup/x", "verify", None),
+        ("alpha", "/srv/images/x", "push", None),
+        ("beta", "/backup/x", "verify", "/srv/beta/x"),
+        ("beta", "/backup/x", "push", None),
+        ("beta", "/backup/x/y", "verify", None),
+        ("beta", "/backup/..", "verify", None),
+        ("beta", "vg/a", "push", None),
+        ("gamma", "vg/a", "push", None),
+        ("delta", "vg/a", "push", None),
+        ("Alpha", "vg/a", "push", None),
+    ],
+)
+def test_rules_give_what_they_name_and_nothing_else(
+    identity: str, requested: str, operation: str, volume: str | None
+) -> None:
+    grant = MATRIX.authorize(identity, requested, operation)
+    assert (None if grant is None else str(grant.volume)) == volume
+
+
+def test_a_grant_carries_what_its_rule_says() -> None:
+    grant = MATRIX.authorize("alpha", "vg/a", "push")
+    assert grant is not None
+    assert (grant.create, grant.adopt, grant.keep) == (False, False, 9)
+    grant = MATRIX.authorize("alpha", "mine/x", "push")
+    assert grant is not None
+    assert (grant.create, grant.adopt, grant.keep) == (True, True, 3)
+
+
+@given(st.text(max_size=60))
+def test_a_rule_never_leads_out_of_its_folder(requested: str) -> None:
+    for name in (requested, f"/backup/{requested}", f"/srv/images/{requested}", f"./{requested}"):
+        for policy, identity in ((MATRIX, "beta"), (OPEN, "origin")):
+            grant = policy.authorize(identity, name, "verify")
+            if grant is not None and not grant.volume.is_lvm:
+                path = Path(grant.volume.path)
+                assert grant.beneath in path.parents
+                assert ".." not in path.parts
+
+
+def test_symbolic_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
+    images, outside = tmp_path / "images", tmp_path / "outside"
+    (images / "deep").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "secret.img").touch()
+    (images / "link.img").symlink_to(outside / "secret.img")
+    (images / "dangling.img").symlink_to(outside / "new.img")
+    (images / "folder").symlink_to(outside)
+    (images / "inside").symlink_to(images / "deep")
+    (images / "loop").symlink_to(images / "loop")
+    policy = AccessPolicy(None, images)
+    refused = ("link.img", "dangling.img", "folder/secret.img", "folder/new.img", "loop", "loop/x")
+    for name in refused:
+        assert policy.permit("origin", f"./{name}", "push") is None, name
+    for name in ("new.img", "deep/new.img", "inside/new.img"):
+        assert policy.permit("origin", f"./{name}", "push") is not None, name
+
+
+def test_the_folder_itself_may_be_behind_a_link(tmp_path: Path) -> None:
+    # That link is the administrator's own choice.
+    (tmp_path / "real").mkdir()
+    (tmp_path / "images").symlink_to(tmp_path / "real")
+    policy = AccessPolicy(None, tmp_path / "images")
+    assert policy.permit("origin", "./a.img", "push") is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["vg/lv", "vg/*", "*/lv", "vg/a-*", "/srv/*", "/srv/a-*.img", "/srv/a"]
+)
+def test_patterns(text: str) -> None:
+    assert check_pattern(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["*", "vg/**", "*/*", "./a", "/a/../*", "/*/a", "@t/*", "vg", "vg/*_tmeta"]
+)
+def test_what_is_no_pattern(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        check_pattern(text)
