@@ -9,48 +9,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from vm.harness.errors import UnavailableError
+from vm.harness.groups import Groups, MakeGroups
 from vm.harness.image import cached_image
 from vm.harness.pair import Pair
-from vm.harness.volumes import MIB, ThinPool, ThinVolume, create_pool
+
+#: What tests import from here to annotate fixtures.
+__all__ = ["Groups", "MakeGroups"]
 
 #: The first test may build the image; every test runs emulated machines.
 _TIMEOUT_SECONDS = 900
-
-
-@dataclass(frozen=True)
-class Groups:
-    """The volume groups of a test; ``replica_volume`` is not there until something makes it."""
-
-    source_pool: ThinPool
-    target_pool: ThinPool
-    thin_volume: ThinVolume
-    replica_volume: ThinVolume
-
-
-class MakeGroups(Protocol):
-    """Makes the volume groups of a test, with the sizes that it wants."""
-
-    def __call__(
-        self,
-        *,
-        volume_bytes: int = 64 * MIB,
-        source_chunk_bytes: int = 64 * 1024,
-        target_chunk_bytes: int = 64 * 1024,
-        source_pool_bytes: int = 256 * MIB,
-        target_pool_bytes: int = 256 * MIB,
-        target_zero: bool = True,
-        target_discards: str = "passdown",
-        target_error_when_full: bool = False,
-    ) -> Groups:
-        """Make them: all sizes in bytes, ``target_discards`` in LVM's words."""
-        ...
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -96,40 +68,8 @@ def pair(booted_pair: Pair) -> Pair:
 
 @pytest.fixture
 def make_groups(pair: Pair) -> MakeGroups:
-    """Make ``volg/thin_volume`` on the origin and an empty pool in ``vgreplica`` on the replica."""
-
-    def make(
-        *,
-        volume_bytes: int = 64 * MIB,
-        source_chunk_bytes: int = 64 * 1024,
-        target_chunk_bytes: int = 64 * 1024,
-        source_pool_bytes: int = 256 * MIB,
-        target_pool_bytes: int = 256 * MIB,
-        target_zero: bool = True,
-        target_discards: str = "passdown",
-        target_error_when_full: bool = False,
-    ) -> Groups:
-        source = create_pool(
-            pair.origin,
-            "volg",
-            pair.origin.disks[0],
-            size_bytes=source_pool_bytes,
-            chunk_bytes=source_chunk_bytes,
-        )
-        target = create_pool(
-            pair.replica,
-            "vgreplica",
-            pair.replica.disks[0],
-            size_bytes=target_pool_bytes,
-            chunk_bytes=target_chunk_bytes,
-            zero=target_zero,
-            error_when_full=target_error_when_full,
-            discards=target_discards,
-        )
-        volume = source.create_volume("thin_volume", volume_bytes)
-        return Groups(source, target, volume, target.volume("thinv_replica"))
-
-    return make
+    """Make ``volg/thin_volume`` and the pool of ``vgreplica``, with the sizes that a test wants."""
+    return MakeGroups(pair)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from vm.conftest import Groups, MakeGroups
 from vm.harness.errors import CommandFailedError, HarnessError, MachineStoppedError
+from vm.harness.groups import Groups, MakeGroups
 from vm.harness.link import Direction
 from vm.harness.pair import Pair
 from vm.harness.volumes import MIB
@@ -19,7 +19,7 @@ PING = ["ping", "-n", "-c", "3", "-i", "0.2", "-W", "1", "replica"]
 
 def test_commands_report_output_and_status(pair: Pair) -> None:
     done = pair.origin.run("echo out; echo err >&2; exit 3", timeout_seconds=10, check=False)
-    assert (done.stdout, done.stderr, done.returncode) == ("out\n", "err\n", 3)
+    assert (done.stdout, done.stderr, done.rc) == ("out\n", "err\n", 3)
     with pytest.raises(CommandFailedError, match="status 3"):
         pair.origin.run("exit 3", timeout_seconds=10)
     with pytest.raises(HarnessError, match="no-such-program"):
@@ -40,13 +40,13 @@ def test_a_command_can_be_stopped_by_another_while_it_runs(pair: Pair) -> None:
     waiting = pair.origin.spawn("echo started; exec sleep 1000")
     waiting.wait_for_output("started", timeout_seconds=10)
     pair.origin.run(["pkill", "-KILL", "sleep"], timeout_seconds=10)
-    assert waiting.wait(timeout_seconds=10).returncode == -signal.SIGKILL
+    assert waiting.wait(timeout_seconds=10).rc == -signal.SIGKILL
 
     with pytest.raises(TimeoutError):
         pair.origin.run("exec sleep 1001", timeout_seconds=0.5)
     pair.origin.end_commands()
     listed = pair.origin.run("pgrep -x sleep", timeout_seconds=10, check=False)
-    assert listed.returncode == 1, "a command outlived its time limit"
+    assert listed.rc == 1, "a command outlived its time limit"
 
 
 def test_blockrep_and_its_dependencies_are_there(pair: Pair) -> None:
@@ -62,7 +62,7 @@ def test_both_reach_each_other_and_a_cut_is_noticed(pair: Pair) -> None:
     assert pair.link.counters(Direction.BACK).passed_bytes > 3 * 64
 
     pair.link.cut()
-    assert pair.origin.run(PING, timeout_seconds=20, check=False).returncode != 0
+    assert pair.origin.run(PING, timeout_seconds=20, check=False).rc != 0
     pair.link.restore()
     pair.origin.run(PING, timeout_seconds=20)
 
@@ -71,7 +71,7 @@ def test_half_open_passes_one_direction_only(pair: Pair) -> None:
     pair.origin.run(PING, timeout_seconds=20)
     pair.link.reset_counters()
     pair.link.cut(Direction.BACK)
-    assert pair.origin.run(PING, timeout_seconds=20, check=False).returncode != 0
+    assert pair.origin.run(PING, timeout_seconds=20, check=False).rc != 0
     assert pair.link.counters(Direction.FORTH).passed_bytes > 3 * 64
     assert pair.link.counters(Direction.BACK).swallowed_frames >= 3
     assert pair.link.counters(Direction.BACK).passed_bytes == 0
@@ -166,7 +166,7 @@ def test_disks_outlive_the_machine(groups: Groups, pair: Pair) -> None:
 
 def test_a_paused_machine_is_silent_but_not_gone(pair: Pair) -> None:
     pair.replica.pause()
-    assert pair.origin.run(PING, timeout_seconds=20, check=False).returncode != 0
+    assert pair.origin.run(PING, timeout_seconds=20, check=False).rc != 0
     pair.replica.resume()
     pair.origin.run(PING, timeout_seconds=20)
 

@@ -7,7 +7,8 @@
     channel   the line to the agent in the guest, and the commands on it
     link      the network cable between two machines, and its faults
     volumes   volume groups, thin pools and thin volumes in a guest
-    pair      two machines and their link, as the fixtures hand them out
+    pair      two machines and their link
+    groups    the volume groups that most tests start from
     guest/    what runs inside: init scripts and the agent
 
 The fixtures are in tests/vm/conftest.py.

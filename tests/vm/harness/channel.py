@@ -27,15 +27,15 @@ class Result:
     """How a command in a guest ended; a negative status is the signal that ended it."""
 
     argv: tuple[str, ...]
-    returncode: int
+    rc: int
     stdout: str
     stderr: str
 
     def check(self) -> Result:
         """Return itself, or raise CommandFailedError if the status is not 0."""
-        if self.returncode != 0:
+        if self.rc != 0:
             raise CommandFailedError(
-                f"{' '.join(self.argv)}\nstatus {self.returncode}\n"
+                f"{' '.join(self.argv)}\nstatus {self.rc}\n"
                 f"stdout: {self.stdout}\nstderr: {self.stderr}"
             )
         return self

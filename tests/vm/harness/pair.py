@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,10 +58,8 @@ class Pair:
             machine.start()
         for machine in off:
             machine.wait_ready()
-        for machine in self.machines:
-            machine.resume()
-            machine.end_commands()
-            wipe(machine)
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(_clean, self.machines))
 
     def close(self) -> None:
         """Kill both and end the link."""
@@ -84,3 +83,9 @@ class Pair:
         start = "[ -e /run/sshd.pid ] || /usr/sbin/sshd; cat /etc/ssh/ssh_host_ed25519_key.pub"
         host_key = self.replica.run(start, timeout_seconds=60).stdout
         self.origin.write_file("/root/.ssh/known_hosts", f"replica {host_key}")
+
+
+def _clean(machine: Machine) -> None:
+    machine.resume()
+    machine.end_commands()
+    wipe(machine)
