@@ -37,6 +37,7 @@ from blockrep.certificates.naming import (
     Role,
     certificate_path,
     check_name,
+    is_host_name,
     key_path,
 )
 from blockrep.errors import ConfigurationError, UsageError
@@ -161,18 +162,9 @@ def _alternative_names(
             f"the certificate of {name} needs a role",
             next_step="give --server for a host that listens, --client for one that pushes",
         )
-    names: dict[str, x509.GeneralName] = {name: x509.DNSName(name)}
-    for host in hosts:
-        try:
-            names.setdefault(host, x509.IPAddress(ipaddress.ip_address(host.strip("[]"))))
-        except ValueError:
-            try:
-                names.setdefault(host, x509.DNSName(check_name(host)))
-            except ConfigurationError as error:
-                raise UsageError(
-                    f"{host[:80]!r} is neither a host name nor an IP address"
-                ) from error
-    dns_names = [entry.value for entry in names.values() if isinstance(entry, x509.DNSName)]
+    # A dict keeps the order and drops repetitions.
+    names = dict.fromkeys([x509.DNSName(name), *(_general_name(host) for host in hosts)])
+    dns_names = [entry.value for entry in names if isinstance(entry, x509.DNSName)]
     if Role.CLIENT in roles and len(dns_names) > 1:
         # The peer takes the identity from the one name there is; with two it would have to guess.
         raise UsageError(
@@ -180,7 +172,16 @@ def _alternative_names(
             + " and ".join(dns_names),
             next_step="issue one certificate for the server, another for the client",
         )
-    return list(names.values())
+    return list(names)
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host.strip("[]")))
+    except ValueError:
+        if is_host_name(host.lower()):
+            return x509.DNSName(host.lower())
+    raise UsageError(f"{host[:80]!r} is neither a host name nor an IP address")
 
 
 def _check_days(days: int) -> int:

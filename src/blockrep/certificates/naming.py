@@ -16,6 +16,7 @@ __all__ = [
     "Role",
     "certificate_path",
     "check_name",
+    "is_host_name",
     "key_path",
 ]
 
@@ -39,27 +40,28 @@ class Role(Enum):
     CLIENT = "client"
 
 
+def is_host_name(text: str) -> bool:
+    """Whether it can stand in a certificate as the name of a host."""
+    return len(text) <= _MAX_NAME_CHARACTERS and _NAME_PATTERN.fullmatch(text) is not None
+
+
 def check_name(name: str) -> str:
     """Return the name of a host's certificate, if it can be one.
 
     Raises:
         ConfigurationError: it cannot; says what can.
     """
-    if (
-        len(name) <= _MAX_NAME_CHARACTERS
-        and _NAME_PATTERN.fullmatch(name)
-        and name not in _RESERVED_NAMES
-    ):
-        return name
-    reserved = (
-        " (reserved for the files of the authority and of this host)"
-        if name in _RESERVED_NAMES
-        else ""
-    )
-    raise ConfigurationError(
-        f"{name[:80]!r} cannot be the name of a certificate{reserved}",
-        next_step="use a host name of lower-case letters, digits, hyphens and dots (at most 64)",
-    )
+    if name in _RESERVED_NAMES:
+        raise ConfigurationError(
+            f"{name!r} cannot be the name of a certificate: its files would be mistaken",
+            next_step="use the name of the host",
+        )
+    if not is_host_name(name):
+        raise ConfigurationError(
+            f"{name[:80]!r} cannot be the name of a certificate",
+            next_step="use a host name of lower-case letters, digits, hyphens and dots (at most 64)",
+        )
+    return name
 
 
 def certificate_path(directory: Path, name: str) -> Path:
