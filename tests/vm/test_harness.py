@@ -139,10 +139,23 @@ def test_each_test_has_fresh_groups_of_the_sizes_it_wants(make_groups: MakeGroup
 def test_volumes_in_use_do_not_survive_the_test(groups: Groups, pair: Pair) -> None:
     volume = groups.thin_volume
     pair.origin.run(f"mkfs.ext4 -q {volume.path} && mount {volume.path} /mnt", timeout_seconds=60)
-    pair.origin.spawn("cd /mnt && exec sleep 1000").wait_for_output("", timeout_seconds=10)
+    using = pair.origin.spawn("cd /mnt && echo there && exec sleep 1000")
+    using.wait_for_output("there", timeout_seconds=10)
     pair.reset()
     assert pair.origin.run("dmsetup ls", timeout_seconds=10).stdout == "No devices found\n"
     assert pair.origin.run("vgs", timeout_seconds=10).stdout == ""
+
+
+def test_a_machine_that_hangs_does_not_spoil_the_next_test(make_groups: MakeGroups) -> None:
+    # A full pool that queues holds its writers in the kernel for a minute: nothing kills them.
+    groups = make_groups(volume_bytes=64 * MIB, source_pool_bytes=8 * MIB)
+    volume, machine = groups.thin_volume, groups.source_pool.machine
+    writing = machine.spawn(f"exec dd if=/dev/zero of={volume.path} bs=1M oflag=direct")
+    full = f"until dmsetup status {groups.source_pool.device} | grep -q out_of_data; do :; done"
+    machine.run(full, timeout_seconds=60)
+    assert writing.running
+    make_groups.pair.reset()
+    assert machine.run("vgs", timeout_seconds=10).stdout == ""
 
 
 def test_disks_outlive_the_machine(groups: Groups, pair: Pair) -> None:

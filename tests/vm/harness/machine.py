@@ -95,9 +95,7 @@ class Machine:
         self._memory_mib = memory_mib
         self._qemu: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
-        for disk in self.disks:
-            with disk.path.open("ab") as file:
-                file.truncate(disk.size_bytes)
+        self.empty_disks()
 
     # -- life
 
@@ -170,6 +168,13 @@ class Machine:
         """Kill it and boot it again with the same disks."""
         self.kill()
         self.boot()
+
+    def empty_disks(self) -> None:
+        """Make all disks as new; only while it is off."""
+        assert not self.running
+        for disk in self.disks:
+            with disk.path.open("wb") as file:
+                file.truncate(disk.size_bytes)
 
     def pause(self) -> None:
         """Stop the machine's clock: silent, but not gone."""
@@ -254,9 +259,11 @@ class Machine:
         return process.content
 
     def end_commands(self) -> None:
-        """Kill all commands that still run."""
-        for process in self._connected().running():
+        """Kill all commands that still run. Raises TimeoutError for what cannot be killed."""
+        running = self._connected().running()
+        for process in running:
             process.kill()
+        for process in running:
             with contextlib.suppress(HarnessError):
                 process.wait(timeout_seconds=10)
 

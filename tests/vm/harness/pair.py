@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import HarnessError
 from .image import Image
 from .link import Direction, Link
 from .machine import ORIGIN, REPLICA, Machine
@@ -86,6 +87,12 @@ class Pair:
 
 
 def _clean(machine: Machine) -> None:
+    """End what a test left behind; a machine that does not let go is booted with new disks."""
     machine.resume()
-    machine.end_commands()
-    wipe(machine)
+    try:
+        machine.end_commands()
+        wipe(machine)
+    except (HarnessError, TimeoutError):
+        machine.kill()
+        machine.empty_disks()
+        machine.boot()
