@@ -159,7 +159,9 @@ def test_a_machine_that_hangs_does_not_spoil_the_next_test(make_groups: MakeGrou
 
 
 def test_disks_outlive_the_machine(groups: Groups, pair: Pair) -> None:
+    empty = groups.thin_volume.digest()
     groups.thin_volume.write_random(3 * MIB, 2 * MIB)
+    assert groups.thin_volume.digest() != empty
     groups.thin_volume.write(7 * MIB + 512, b"left by hand")
     before = groups.thin_volume.digest()
     waiting = pair.origin.spawn("exec sleep 1000")

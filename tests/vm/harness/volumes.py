@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from dataclasses import dataclass
 
 from .machine import Disk, Machine
@@ -82,13 +81,10 @@ class ThinVolume:
 
     def write_random(self, offset_bytes: int, size_bytes: int) -> None:
         """Write fresh random bytes, made in the guest, and flush."""
-        key = secrets.token_hex(16)
-        script = (
-            f"openssl enc -aes-128-ctr -K {key} -iv {key} -in /dev/zero 2>/dev/null"
-            f" | dd of={self.path} bs=64k iflag=fullblock,count_bytes count={size_bytes}"
-            f" oflag=seek_bytes seek={offset_bytes} conv=notrunc,fdatasync"
-        )
-        self.pool.machine.run(script, timeout_seconds=_TIMEOUT_SECONDS)
+        command = ["dd", "if=/dev/urandom", f"of={self.path}", "bs=64k", "conv=notrunc,fdatasync"]
+        command += [f"count={size_bytes}", "iflag=count_bytes,fullblock"]
+        command += [f"seek={offset_bytes}", "oflag=seek_bytes"]
+        self.pool.machine.run(command, timeout_seconds=_TIMEOUT_SECONDS)
 
     def discard(self, offset_bytes: int, size_bytes: int) -> None:
         """Give a range back to the pool."""
