@@ -88,6 +88,7 @@ MATRIX = AccessPolicy(
         ("beta", "/backup/x", "push", None),
         ("beta", "/backup/x/y", "verify", None),
         ("beta", "/backup/..", "verify", None),
+        ("beta", "/backup/.", "verify", None),
         ("beta", "vg/a", "push", None),
         ("gamma", "vg/a", "push", None),
         ("delta", "vg/a", "push", None),

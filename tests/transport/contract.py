@@ -103,6 +103,23 @@ class TransportContract:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
+    async def test_a_cancelled_send_leaves_the_stream_whole(self, pair: Pair) -> None:
+        # Half a frame followed by another one (the ABORT that tells why) would read as damage.
+        client, server = pair
+        data = bytes(range(256)) * 256 * 1024  # 64 MiB, more than any kernel buffer takes
+        for more in (b"next", b""):
+            buffer = bytearray(data)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await client.send([b"header", buffer])
+            buffer[:] = bytes(len(buffer))  # it is the caller's again
+            receiving = asyncio.create_task(receive_exactly(server, len(data) + 6 + len(more)))
+            if more:
+                await client.send([more])
+                assert await receiving == b"header" + data + more
+        _, received = await asyncio.gather(client.close(), receiving)
+        assert received == b"header" + data
+
     async def test_close_delivers_what_was_sent_and_then_the_end(self, pair: Pair) -> None:
         client, server = pair
         await client.send([b"last words"])

@@ -83,22 +83,6 @@ async def test_one_receive_takes_several_records(hosts: Hosts) -> None:
         assert first > 16 * 1024
 
 
-async def test_a_cancelled_send_lets_no_other_follow(hosts: Hosts) -> None:
-    # Half a frame followed by another frame would be read as damage by the peer, or worse, not be
-    # noticed.
-    async with (
-        listening(hosts.server()) as server,
-        connected(server.port, hosts.client()) as client,
-    ):
-        await server.accepted.get()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await client.send([bytes(64 * 1024 * 1024)])
-        with pytest.raises(ConnectionLostError, match="interrupted"):
-            await client.send([b"x"])
-        await client.close()
-
-
 async def test_a_peer_that_vanishes_without_the_end_mark_is_no_end(hosts: Hosts) -> None:
     # I10: a stream cut by a FIN of somebody in between must not look complete.
     async with (

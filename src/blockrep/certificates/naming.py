@@ -59,7 +59,7 @@ def check_name(name: str) -> str:
     if not is_host_name(name):
         raise ConfigurationError(
             f"{name[:80]!r} cannot be the name of a certificate",
-            next_step="use a host name of lower-case letters, digits, hyphens and dots (at most 64)",
+            next_step="use a host name of lower-case letters, digits, hyphens, dots (at most 64)",
         )
     return name
 

@@ -167,6 +167,8 @@ def _apply(rule: TargetRule, requested: str) -> Grant | None:
     if volume is None:
         return None
     beneath = None if volume.is_lvm else Path(rule.volume).parent
+    if beneath is not None and Path(volume.path).parent != beneath:
+        return None  # "." is the folder itself
     return Grant(volume, rule.create, rule.adopt, rule.keep, beneath)
 
 

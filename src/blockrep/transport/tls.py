@@ -15,6 +15,7 @@ import os
 import socket
 import ssl
 import struct
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -56,6 +57,7 @@ class TlsTransport:
         self._turn_until = 0.0
         self._sending = False
         self._closed = False
+        self._rest = b""
         self._fault: BlockrepError | None = None
 
     async def receive_into(self, buffer: memoryview) -> int:
@@ -83,20 +85,23 @@ class TlsTransport:
     async def send(self, buffers: Sequence[Buffer]) -> None:
         """Hand all the buffers to the kernel, encrypted.
 
-        A send that is cancelled tears the stream: no other can follow it.
+        What a cancelled send had left is kept, and goes ahead of the next one or of the end: the
+        stream stays whole.
 
         Raises:
             ConnectionLostError: the stream broke.
         """
         self._check_usable()
+        assert not self._sending, "one send at a time"
+        waiting = deque(memoryview(buffer) for buffer in _joined([self._rest, *buffers]))
         self._sending = True
         try:
-            for buffer in _joined(buffers):
-                await self._send_all(memoryview(buffer))
+            await self._send_waiting(waiting)
+            self._rest = b""
         except OSError as error:
             raise self._failed(error) from error
         except asyncio.CancelledError:
-            self._fault = self._fault or self._lost("a send was interrupted")
+            self._rest = b"".join(waiting)
             raise
         finally:
             self._sending = False
@@ -108,12 +113,15 @@ class TlsTransport:
         if self._sending or self._fault is not None:
             self.abort()
             return
-        self._fault = self._lost(_CLOSED_HERE)
-        self._readiness.wake()
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await end_stream(self._tls, self._readiness)
-        self._close_now()
+        try:
+            with contextlib.suppress(OSError, TimeoutError, BlockrepError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self.send(())
+                    self._fault = self._lost(_CLOSED_HERE)
+                    self._readiness.wake()
+                    await end_stream(self._tls, self._readiness)
+        finally:
+            self._close_now()
 
     def abort(self) -> None:
         """Drop the stream: the peer gets a reset, our pending calls a ConnectionLostError."""
@@ -149,18 +157,18 @@ class TlsTransport:
             )  # what came before the fault counts; the next call tells of the fault
         return filled
 
-    async def _send_all(self, view: memoryview) -> None:
-        sent = 0
-        while True:
+    async def _send_waiting(self, waiting: deque[memoryview]) -> None:
+        """Send the buffers, taking from ``waiting`` what is gone."""
+        while waiting:
             self._check_usable()
             try:
-                while sent < len(view):
-                    sent += self._tls.send(view[sent:])
-                    if self._loop.time() > self._turn_until:
-                        break
-                if sent == len(view):
-                    return
-                await asyncio.sleep(0)
+                while waiting and self._loop.time() <= self._turn_until:
+                    # What was tried and not taken is offered again, unchanged (SSL_write(3)).
+                    waiting[0] = waiting[0][self._tls.send(waiting[0]) :]
+                    if not waiting[0]:
+                        waiting.popleft()
+                if waiting:
+                    await asyncio.sleep(0)
             except ssl.SSLWantWriteError:
                 await self._readiness.writable()
             except ssl.SSLWantReadError:
