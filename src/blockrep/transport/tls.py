@@ -159,20 +159,24 @@ class TlsTransport:
 
     async def _send_waiting(self, waiting: deque[memoryview]) -> None:
         """Send the buffers, taking from ``waiting`` what is gone."""
+        send, time = self._tls.send, self._loop.time
         while waiting:
             self._check_usable()
+            view = waiting.popleft()
             try:
-                while waiting and self._loop.time() <= self._turn_until:
-                    # What was tried and not taken is offered again, unchanged (SSL_write(3)).
-                    waiting[0] = waiting[0][self._tls.send(waiting[0]) :]
-                    if not waiting[0]:
-                        waiting.popleft()
-                if waiting:
-                    await asyncio.sleep(0)
+                # What was tried and not taken is offered again, unchanged (SSL_write(3)).
+                while view and time() <= self._turn_until:
+                    view = view[send(view) :]
+                if not view:
+                    continue
+                await asyncio.sleep(0)
             except ssl.SSLWantWriteError:
                 await self._readiness.writable()
             except ssl.SSLWantReadError:
                 await self._readiness.readable()
+            finally:
+                if view:
+                    waiting.appendleft(view)
             self._start_turn()
 
     async def _give_way(self) -> None:
