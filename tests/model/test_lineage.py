@@ -1,4 +1,4 @@
-"""What a push does is decided from both hosts' snapshots, never guessed; conflicts carry the evidence."""
+"""What a push does is decided from both hosts' snapshots, never guessed; conflicts show why."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Extents and the operations on ascending streams of them.
 
-An *extent map* is an iterable of extents in ascending order that do not overlap. Every function here takes and
-yields such streams lazily, so that a delta of ten million extents needs no more memory than one of ten.
+An *extent map* is an iterable of extents in ascending order that do not overlap. Every function
+here takes and yields such streams lazily, so that a delta of ten million extents needs no more
+memory than one of ten.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ _RECORD = struct.Struct("<BQQ")
 class ExtentKind(IntEnum):
     """What is known of an extent's content in the new snapshot.
 
-    DATA: to be read from the snapshot. ZERO: reads as zeros. DISCARD: unmapped in the snapshot; it reads as zeros and
-    the target should free its space where it can.
+    DATA: to be read from the snapshot. ZERO: reads as zeros. DISCARD: unmapped in the snapshot; it
+    reads as zeros and the target should free its space where it can.
     """
 
     DATA = 0
@@ -70,13 +71,14 @@ def check_ascending(extents: Iterable[Extent], size_bytes: int) -> Iterator[Exte
     """Yield the extents unchanged.
 
     Raises:
-        ValueError: an extent is empty, overlaps or precedes its predecessor, or ends past ``size_bytes``.
+        ValueError: an extent is empty, overlaps or precedes its predecessor, or ends past
+            ``size_bytes``.
     """
     position = 0
     for extent in extents:
-        if extent.length_bytes <= 0 or extent.offset_bytes < position or extent.end_bytes > size_bytes:
-            msg = f"extent {extent} is out of order or outside of a volume of {size_bytes} bytes"
-            raise ValueError(msg)
+        end_bytes = extent.end_bytes
+        if extent.length_bytes <= 0 or extent.offset_bytes < position or end_bytes > size_bytes:
+            raise ValueError(f"{extent} is out of order or outside of {size_bytes} bytes")
         position = extent.end_bytes
         yield extent
 
@@ -88,7 +90,8 @@ def merge_adjacent(extents: Iterable[Extent]) -> Iterator[Extent]:
         if pending is None:
             pending = extent
         elif pending.kind == extent.kind and pending.end_bytes == extent.offset_bytes:
-            pending = Extent(pending.offset_bytes, pending.length_bytes + extent.length_bytes, pending.kind)
+            length_bytes = pending.length_bytes + extent.length_bytes
+            pending = Extent(pending.offset_bytes, length_bytes, pending.kind)
         else:
             yield pending
             pending = extent
@@ -129,36 +132,36 @@ def split(extents: Iterable[Extent], max_bytes: int) -> Iterator[Extent]:
 
 
 def align_outward(extents: Iterable[Extent], block_bytes: int, size_bytes: int) -> Iterator[Extent]:
-    """Round DATA extents outward to whole blocks (the last block may be short); trim the others to make room.
+    """Make every extent begin and end at whole blocks (the last block of the volume may be short).
 
-    The new snapshot is read for what is added, so the target gets whole blocks of true content: what a pool that
-    does not zero new chunks needs.
+    A block that a ZERO or DISCARD extent covers only in part becomes DATA, as does every block
+    that a DATA extent touches: the new snapshot is read for what is added, so the target gets
+    whole blocks of true content. That is what a pool needs that does not zero new chunks.
+    Neighbours of the same kind may touch (see :func:`merge_adjacent`). Nothing is kept back: what a
+    block becomes is known from the first extent that touches it.
     """
-    position = 0
-    waiting: Extent | None = None  # a ZERO or DISCARD extent that the next DATA extent may cut short
+    position = 0  # all blocks below it have been yielded
     for extent in extents:
+        first = extent.offset_bytes // block_bytes * block_bytes
+        end = min(-(-extent.end_bytes // block_bytes) * block_bytes, size_bytes)
+        whole_first, whole_end = first, end
         if extent.kind is not ExtentKind.DATA:
-            if waiting is not None:
-                yield waiting
-            start = max(position, extent.offset_bytes)
-            waiting = Extent(start, extent.end_bytes - start, extent.kind) if extent.end_bytes > start else None
-            continue
-        start = max(position, extent.offset_bytes // block_bytes * block_bytes)
-        end = min(size_bytes, -(-extent.end_bytes // block_bytes) * block_bytes)
-        if waiting is not None:
-            if min(waiting.end_bytes, start) > waiting.offset_bytes:
-                kept = min(waiting.end_bytes, start) - waiting.offset_bytes
-                yield Extent(waiting.offset_bytes, kept, waiting.kind)
-            waiting = None
-        if end > start:
-            yield Extent(start, end - start, ExtentKind.DATA)
-            position = end
-    if waiting is not None:
-        yield waiting
+            whole_first = -(-extent.offset_bytes // block_bytes) * block_bytes
+            if extent.end_bytes < end:
+                whole_end = extent.end_bytes // block_bytes * block_bytes
+        for kind, piece_first, piece_end in (
+            (ExtentKind.DATA, first, min(whole_first, end)),
+            (extent.kind, whole_first, whole_end),
+            (ExtentKind.DATA, max(whole_end, first), end),
+        ):
+            start = max(position, piece_first)
+            if start < piece_end:
+                yield Extent(start, piece_end - start, kind)
+                position = piece_end
 
 
 def count_chunks(extents: Iterable[Extent], chunk_bytes: int) -> int:
-    """Count the distinct chunks of a pool that the DATA extents touch: the most that a write can allocate."""
+    """Count the distinct chunks that the DATA extents touch: the most that writing allocates."""
     total = 0
     last_chunk = -1
     for extent in extents:
@@ -173,7 +176,11 @@ def count_chunks(extents: Iterable[Extent], chunk_bytes: int) -> int:
 
 
 def digest(extents: Iterable[Extent]) -> bytes:
-    """Return the 32-byte BLAKE2b digest of an extent map: little-endian (kind u8, offset u64, length u64) each."""
+    """Return the 32-byte digest that names an extent map.
+
+    BLAKE2b over (kind u8, offset u64, length u64), little-endian, of each extent: the *plan digest*
+    of PROTOCOL.md.
+    """
     return summarize(extents).digest
 
 

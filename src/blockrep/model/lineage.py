@@ -1,4 +1,4 @@
-"""What a push has to do, decided from both hosts' snapshots alone. Pure; nothing here touches a volume.
+"""What a push has to do, decided from both hosts' snapshots alone; nothing here touches a volume.
 
 A conflict is an error that carries the evidence: both lineages, newest snapshot first.
 """
@@ -40,10 +40,12 @@ class Decision:
     Attributes:
         mode: RESUME goes on with ``pending``; the others take a new snapshot.
         lineage: empty: a new one is to be made up.
-        base: the local snapshot that the target holds too; None in modes FULL and ADOPT (and a resumed full transfer).
+        base: the local snapshot that the target holds too; None in modes FULL and ADOPT (and a
+            resumed full transfer).
         pending: the local snapshot of the unfinished transfer, in mode RESUME.
         sequence: number of the snapshot to take or resume.
-        newly_committed: local snapshots to be marked, since the target holds them (a COMMITTED that was lost).
+        newly_committed: local snapshots to be marked, since the target holds them (a COMMITTED
+            that was lost).
         obsolete: local snapshots that nothing needs any more, safe to remove before the transfer.
         reason: for people.
     """
@@ -143,7 +145,8 @@ def _refuse_shrinking(source: VolumeInfo, replica: Replica, target: str, wish: W
     newest = replica.snapshots[-1]
     if source.size_bytes < newest.size_bytes:
         raise VolumeError(
-            f"the source has {source.size_bytes} bytes, the replica's newest snapshot {newest.size_bytes}",
+            f"the source has {source.size_bytes} bytes,"
+            f" the replica's newest snapshot {newest.size_bytes}",
             where=target,
             safe="nothing was changed",
             next_step="to make the replica smaller: push again with --shrink",
@@ -188,7 +191,8 @@ def _mode_and_base(
             "the replica was written to since its last snapshot",
             where=target,
             safe="nothing was changed; the good snapshots are intact",
-            next_step="to overwrite what was written there: push again with --adopt (compares, sends what differs)",
+            next_step="to overwrite what was written there: push again with --adopt"
+            " (compares, sends what differs)",
         )
     newest = replica.snapshots[-1] if replica.snapshots else None
     base = next((one for one in ours if newest is not None and one.id == newest.id), None)
@@ -202,5 +206,6 @@ def _mode_and_base(
         f"{what}: {evidence}",
         where=target,
         safe="nothing was changed",
-        next_step="to make it follow this source: push again with --adopt (compares, sends what differs) or --full",
+        next_step="to make it follow this source: push again with --adopt"
+        " (compares, sends what differs) or --full",
     )

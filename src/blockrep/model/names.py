@@ -1,27 +1,36 @@
 """Names of volumes and targets, as users type them and as LVM accepts them.
 
-The pattern for ``VG/LV`` and the reserved words are those of lvm(8): an operand that does not match never reaches an LVM
-command, because ``lvs ''``, ``lvs vg``, ``lvs --`` and ``@tag`` all mean something else.
+The pattern for ``VG/LV`` and the reserved words are those of lvm(8): an operand that does not match
+never reaches an LVM command, because ``lvs ''``, ``lvs vg``, ``lvs --`` and ``@tag`` all mean
+something else.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
+from typing import Final
 
 __all__ = ["DEFAULT_PORT", "Target", "VolumeName", "parse_target", "parse_volume"]
 
-DEFAULT_PORT = 8733
+DEFAULT_PORT: Final = 8733
 
-_LV_PATTERN = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]*/[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,99}")
+_LV_PATTERN = re.compile(
+    r"(?P<vg>[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,126})/(?P<lv>[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,99})"
+)
+# lvm(8), "VALID NAMES"; _cvol and _imeta are of versions newer than that list.
 _RESERVED_PREFIXES = ("snapshot", "pvmove")
 _RESERVED_INFIXES = (
-    "_cdata", "_cmeta", "_corig", "_cvol", "_iorig", "_mimage", "_mlog", "_pmspare", "_rimage", "_rmeta",
-    "_tdata", "_tmeta", "_vdata", "_vorigin", "_wcorig",
+    "_cdata", "_cmeta", "_corig", "_cvol", "_imeta", "_iorig", "_mimage", "_mlog", "_pmspare",
+    "_rimage", "_rmeta", "_tdata", "_tmeta", "_vdata", "_vorigin", "_wcorig",
 )  # fmt: skip
-_MAX_NAME_CHARACTERS = 127
-_MAX_PATH_BYTES = 4096
+_MAX_PATH_BYTES = 4096  # PATH_MAX, and what OPEN can carry
+# What OPEN cannot carry either: names end on terminals and in logs. Cs: bytes that are no UTF-8.
+_REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _HOST_PATTERN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?)")
+_PORT_PATTERN = re.compile(r":([0-9]{1,5})")
+_MAX_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,10 @@ class VolumeName:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to push to. ``volume`` is what the server is asked for; its configuration decides what that means."""
+    """Where to push to.
+
+    ``volume`` is what the server is asked for; its configuration decides what that means.
+    """
 
     scheme: str
     host: str
@@ -52,8 +64,9 @@ class Target:
     volume: VolumeName
 
     def __str__(self) -> str:
-        """Return the target in its full form."""
-        return f"{self.scheme}://{self.host}:{self.port}/{self.volume}"
+        """Return the target in its full form, which :func:`parse_target` takes again."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}/{self.volume}"
 
 
 def parse_volume(text: str) -> VolumeName:
@@ -62,62 +75,59 @@ def parse_volume(text: str) -> VolumeName:
     Raises:
         ValueError: the text is neither; the message says why.
     """
-    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):
-        msg = f"{text!r} has a control character"
-        raise ValueError(msg)
+    shown = ascii(text[:80])
+    if len(text) > _MAX_PATH_BYTES:
+        raise ValueError(f"{shown}... is too long for a volume")
+    if any(unicodedata.category(character) in _REFUSED_CATEGORIES for character in text):
+        raise ValueError(f"{shown} has a control character or is no UTF-8")
     if text.startswith(("/", ".")):
-        if len(text.encode(errors="surrogateescape")) > _MAX_PATH_BYTES or text.endswith("/"):
-            msg = f"{text[:80]!r} is not the path of a file"
-            raise ValueError(msg)
+        last = text.rpartition("/")[2]
+        if last in {"", ".", ".."} or len(text.encode()) > _MAX_PATH_BYTES:
+            raise ValueError(f"{shown} is not the path of a file")
         return VolumeName(path=text)
-    if not _LV_PATTERN.fullmatch(text):
-        msg = f"{text[:80]!r} is neither VG/LV nor a path that starts with / or ."
-        raise ValueError(msg)
-    vg, lv = text.split("/")
-    for part in (vg, lv):
-        if part in {".", ".."} or len(part) > _MAX_NAME_CHARACTERS:
-            msg = f"{part[:80]!r} is not a name that LVM accepts"
-            raise ValueError(msg)
+    match = _LV_PATTERN.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{shown} is neither VG/LV nor a path that starts with / or .")
+    lv = match["lv"]
+    if lv in {".", ".."}:
+        raise ValueError(f"{shown} is not a name that LVM accepts")
     if lv.startswith(_RESERVED_PREFIXES) or any(infix in lv for infix in _RESERVED_INFIXES):
-        msg = f"{lv!r} is a name that LVM reserves for itself"
-        raise ValueError(msg)
-    return VolumeName(vg=vg, lv=lv)
+        raise ValueError(f"{lv!r} is a name that LVM reserves for itself")
+    return VolumeName(vg=match["vg"], lv=lv)
 
 
 def parse_target(text: str, default_port: int = DEFAULT_PORT) -> Target:
-    """Parse ``HOST:VG/LV``, ``HOST:/path``, ``tls://HOST[:PORT]/VG/LV`` or ``tls://HOST[:PORT]//path``.
+    """Parse ``HOST:VG/LV``, ``HOST:/path``, ``tls://HOST[:PORT]/VG/LV``, ``tls://HOST[:PORT]//path``.
 
     Raises:
         ValueError: the text is none of these; the message says why.
     """
+    shown = ascii(text[:80])
     scheme, separator, rest = text.partition("://")
     if not separator:
         host, rest = _take_host(text)
         if not rest.startswith(":"):
-            msg = f"{text[:80]!r} is not HOST:VG/LV, HOST:/path or tls://HOST:PORT/VG/LV"
-            raise ValueError(msg)
-        return Target("tls", host.strip("[]"), default_port, parse_volume(rest[1:]))
+            raise ValueError(f"{shown} is not HOST:VG/LV, HOST:/path or tls://HOST:PORT/VG/LV")
+        return Target("tls", host, default_port, parse_volume(rest[1:]))
     if scheme != "tls":
-        msg = f"{scheme[:20]!r} is not a known way to reach a host (known: tls)"
-        raise ValueError(msg)
+        raise ValueError(f"{scheme[:20]!a} is not a known way to reach a host (known: tls)")
     host, rest = _take_host(rest)
     address, slash, volume = rest.partition("/")
-    port = default_port
-    if address:
-        number = address.removeprefix(":")
-        if number == address or not number.isascii() or not number.isdigit() or not 0 < int(number) < 65536:
-            msg = f"{address[:20]!r} is not a port"
-            raise ValueError(msg)
-        port = int(number)
+    port = _parse_port(address) if address else default_port
     if not slash:
-        msg = f"{text[:80]!r} names no volume"
-        raise ValueError(msg)
-    return Target("tls", host.strip("[]"), port, parse_volume(volume))
+        raise ValueError(f"{shown} names no volume")
+    return Target("tls", host, port, parse_volume(volume))
 
 
 def _take_host(text: str) -> tuple[str, str]:
     match = _HOST_PATTERN.match(text)
     if match is None:
-        msg = f"{text[:80]!r} names no host"
-        raise ValueError(msg)
-    return match.group(), text[match.end() :]
+        raise ValueError(f"{text[:80]!a} names no host")
+    return match[1].strip("[]"), text[match.end() :]
+
+
+def _parse_port(address: str) -> int:
+    match = _PORT_PATTERN.fullmatch(address)
+    if match is None or not 0 < int(match[1]) <= _MAX_PORT:
+        raise ValueError(f"{address[:20]!a} is not a port")
+    return int(match[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["Replica", "Space", "Snapshot", "StagingInfo", "VolumeInfo"]
+__all__ = ["Replica", "Snapshot", "Space", "StagingInfo", "VolumeInfo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,12 @@ class Snapshot:
         sequence: counts the snapshots of a lineage upward from 1.
         created_seconds: when the source took it, seconds since the epoch.
         size_bytes: virtual size of the source when it was taken.
-        committed: at the source: the target holds it (it is a *base*); at the target always true (it is *good*).
+        committed: at the source: the target holds it (it is a *base*); at the target always true
+            (it is *good*).
         name: what the host calls it (LV or file name), for people.
         target: at the source: the target it is held for, as the user typed it; empty at the target.
-        digest: at the target: digest of the transfer that made it, hexadecimal; empty at the source.
+        digest: at the target: digest of the transfer that made it, 64 hexadecimal digits; empty
+            at the source.
         allocated_bytes: space that it maps, -1 where that is not known without reading the volume.
     """
 
@@ -57,8 +59,14 @@ class Snapshot:
 class StagingInfo:
     """An unfinished transfer at the target, and how far it is durable.
 
-    ``cursor_bytes``: every extent of the plan below this offset is on stable storage. ``chain``: the running digest of
-    the data frames up to there (32 bytes). ``identity``: uuid of the staging volume. ``base_id``: empty for a full transfer.
+    Attributes:
+        identity: uuid of the staging volume.
+        lineage: of the snapshot it will become.
+        base_id: good snapshot that it started from; empty: from nothing, or an adoption.
+        snapshot_id: of the snapshot it will become.
+        plan_digest: 32 bytes; see :func:`blockrep.model.extents.digest`.
+        cursor_bytes: every extent of the plan below this offset is on stable storage.
+        chain: running digest of the DATA frames up to there, 32 bytes.
     """
 
     identity: str
@@ -72,8 +80,14 @@ class StagingInfo:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Room at the target above its reserve. ``chunk_bytes``: unit of allocation; ``metadata_free_chunks``: how many chunks
-    more the pool's metadata can map (a very large number where that is no limit)."""
+    """Room at the target above its reserve.
+
+    Attributes:
+        chunk_bytes: unit of allocation.
+        free_bytes: for data.
+        metadata_free_chunks: how many chunks more the pool's metadata can map (a very large number
+            where that is no limit).
+    """
 
     chunk_bytes: int
     free_bytes: int
@@ -91,7 +105,7 @@ class Replica:
         lineage: empty if not owned.
         snapshots: good snapshots, oldest first.
         staging: the unfinished transfer that could be resumed.
-        align_bytes: DATA must come in whole aligned blocks of this size (1: any).
+        align_bytes: extents of a plan must be whole aligned blocks of this size (1: any).
         drifted: somebody wrote to the replica since its newest good snapshot was published.
         space: room for new data.
     """

@@ -1,7 +1,8 @@
 """Frames: prefix, msgpack header, raw payload (section "Frames" of PROTOCOL.md).
 
-A :class:`FrameReader` hands out the buffer that the next bytes belong into, so that a payload is received straight into its
-final place and never copied: ask :meth:`~FrameReader.get_buffer`, receive into it, tell :meth:`~FrameReader.buffer_updated` how much came.
+A :class:`FrameReader` hands out the buffer that the next bytes belong into, so that a payload is
+received straight into its final place and never copied: ask :meth:`~FrameReader.get_buffer`,
+receive into it, tell :meth:`~FrameReader.buffer_updated` how much came.
 """
 
 from __future__ import annotations
@@ -9,23 +10,38 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum, auto
 from typing import Final
 
 import msgpack
 import xxhash
 
-from blockrep.errors import ProtocolError
-from blockrep.protocol.limits import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES
+from blockrep.errors import InternalError, ProtocolError
+from blockrep.protocol.limits import (
+    MAX_HEADER_ARRAY_ELEMENTS,
+    MAX_HEADER_BYTES,
+    MAX_HEADER_MAP_KEYS,
+    MAX_HEADER_NESTING,
+    MAX_HEADER_STRING_BYTES,
+    MAX_PAYLOAD_BYTES,
+)
 
-__all__ = ["PREFIX_BYTES", "Frame", "FrameReader", "FrameType", "encode_frame"]
+__all__ = [
+    "MAGIC",
+    "PREFIX_BYTES",
+    "Frame",
+    "FrameReader",
+    "FrameType",
+    "allocate_payload",
+    "encode_frame",
+]
 
 MAGIC: Final = b"BRP1"
 _PREFIX = struct.Struct(">4sBBHII")
 _CHECKED_PREFIX = struct.Struct(">4sBBHI")
 PREFIX_BYTES: Final = _PREFIX.size
 _FIRST_OPTIONAL_TYPE: Final = 0x80
-_MAX_NESTING: Final = 4
+_SKIP_BYTES: Final = 64 * 1024
 
 
 class FrameType(IntEnum):
@@ -52,7 +68,8 @@ class FrameType(IntEnum):
 
 _KNOWN_TYPES: Final = frozenset(int(one) for one in FrameType)
 _TYPES_WITH_PAYLOAD: Final = frozenset({FrameType.VOLUME, FrameType.DATA, FrameType.DIGESTS})
-_POOLED_TYPES: Final = frozenset({FrameType.DATA, FrameType.DIGESTS})  # their messages keep the payload; the taker gives it back
+# Their messages keep the payload; whoever takes the message gives the buffer back.
+_POOLED_TYPES: Final = frozenset({FrameType.DATA, FrameType.DIGESTS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,70 +81,65 @@ class Frame:
     payload: memoryview
 
 
-def _check(prefix: bytes | bytearray | memoryview, header: bytes | bytearray | memoryview) -> int:
+def _check_value(prefix: bytes | memoryview, header: bytes | bytearray) -> int:
+    """Return the check of a frame: over the first 12 bytes of its prefix and its header."""
     state = xxhash.xxh3_64(prefix)
     state.update(header)
     return state.intdigest() & 0xFFFFFFFF
 
 
-def encode_frame(frame_type: FrameType, header: Mapping[str, object], payload_bytes: int = 0) -> bytes:
-    """Return prefix and header of a frame; the caller sends the payload of ``payload_bytes`` bytes after it.
+def encode_frame(
+    frame_type: FrameType, header: Mapping[str, object], payload_bytes: int = 0
+) -> bytes:
+    """Return prefix and header of a frame; the caller sends ``payload_bytes`` of payload after it.
 
     Raises:
         ValueError: header or payload exceed the limits (our own mistake).
     """
-    packed = msgpack.packb(header, use_bin_type=True)
+    packed: bytes = msgpack.packb(header, use_bin_type=True)
     if len(packed) > MAX_HEADER_BYTES or payload_bytes > MAX_PAYLOAD_BYTES:
-        msg = f"{frame_type.name}: header of {len(packed)} or payload of {payload_bytes} bytes is over the limit"
-        raise ValueError(msg)
+        sizes = f"header of {len(packed)} or payload of {payload_bytes} bytes"
+        raise ValueError(f"{frame_type.name}: {sizes} is over the limit")
     checked = _CHECKED_PREFIX.pack(MAGIC, frame_type, 0, len(packed), payload_bytes)
-    return checked + _check(checked, packed).to_bytes(4, "big") + packed
+    return checked + _check_value(checked, packed).to_bytes(4, "big") + packed
 
 
 def _refuse_key_twice(pairs: list[tuple[object, object]]) -> dict[str, object]:
     result: dict[str, object] = {}
     for key, value in pairs:
-        if not isinstance(key, str) or key in result:
-            msg = "a header's map has a key that is not a string, or one twice"
-            raise ValueError(msg)
+        if type(key) is not str or key in result:
+            raise ValueError("a map has a key that is not a string, or one twice")
         result[key] = value
     return result
 
 
-def _refuse_extension(code: int, _data: bytes) -> object:
-    msg = f"a header holds msgpack extension type {code}"
-    raise ValueError(msg)
-
-
-def _nesting_is_bounded(value: object, depth: int) -> bool:
-    """Whether ``value`` nests at most ``depth`` levels of maps and arrays and holds only types that the norm allows."""
-    if isinstance(value, (dict, list)):
+def _is_plain(value: object, depth: int) -> bool:
+    """Whether ``value`` nests at most ``depth`` levels and holds only types of the norm."""
+    if isinstance(value, dict | list):
         children = value.values() if isinstance(value, dict) else value
-        return depth > 0 and all(_nesting_is_bounded(child, depth - 1) for child in children)
-    return value is None or isinstance(value, (bool, int, str, bytes))
+        return depth > 0 and all(_is_plain(child, depth - 1) for child in children)
+    return value is None or isinstance(value, bool | int | str | bytes)
 
 
 def _decode_header(packed: bytearray) -> dict[str, object]:
     try:
-        # Bounds of the norm; max_buffer_size is implied by the header limit, which was checked before.
+        # Extension types, timestamps among them, need at least one byte: none is let in. The whole
+        # is at most MAX_HEADER_BYTES, which was checked before a byte of it was buffered.
         header = msgpack.unpackb(
             packed,
             raw=False,
             strict_map_key=True,
             object_pairs_hook=_refuse_key_twice,
-            ext_hook=_refuse_extension,
-            max_str_len=8192,
-            max_bin_len=8192,
-            max_array_len=2048,
-            max_map_len=64,
+            max_str_len=MAX_HEADER_STRING_BYTES,
+            max_bin_len=MAX_HEADER_STRING_BYTES,
+            max_array_len=MAX_HEADER_ARRAY_ELEMENTS,
+            max_map_len=MAX_HEADER_MAP_KEYS,
             max_ext_len=0,
         )
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        msg = f"a header is not valid msgpack: {error}"
-        raise ProtocolError(msg) from error
-    if not isinstance(header, dict) or not _nesting_is_bounded(header, _MAX_NESTING):
-        msg = "a header is not a map of plain values"
-        raise ProtocolError(msg)
+        raise ProtocolError(f"a header is not valid msgpack: {error}") from error
+    if not isinstance(header, dict) or not _is_plain(header, MAX_HEADER_NESTING):
+        raise ProtocolError("a header is not a map of plain values")
     return header
 
 
@@ -136,96 +148,132 @@ def allocate_payload(size_bytes: int) -> memoryview:
     return memoryview(bytearray(size_bytes))
 
 
+def _admit_all(_frame_type: FrameType) -> None:
+    """Let every known type in."""
+
+
+class _Stage(Enum):
+    PREFIX = auto()
+    HEADER = auto()
+    PAYLOAD = auto()
+    SKIPPED_PAYLOAD = auto()
+
+
 class FrameReader:
     """Cuts a byte stream into frames without copying payloads.
 
     Args:
-        allocate: returns a writable buffer of the given size for a payload; the place where a driver brings its buffer pool in.
+        allocate: returns a writable buffer of the given size for a payload; the place where a
+            driver brings its buffer pool in.
+        admit: asked about each known type when its prefix has arrived, before anything is
+            allocated for the frame; raises ProtocolError if the type may not come now.
+
+    Attributes:
+        max_data_payload_bytes: what DATA may carry, once the two ends have agreed.
     """
 
-    def __init__(self, allocate: Callable[[int], memoryview] = allocate_payload) -> None:
-        self.max_data_payload_bytes = MAX_PAYLOAD_BYTES
+    def __init__(
+        self,
+        allocate: Callable[[int], memoryview] = allocate_payload,
+        admit: Callable[[FrameType], None] = _admit_all,
+    ) -> None:
+        self.max_data_payload_bytes: int = MAX_PAYLOAD_BYTES
         self._allocate = allocate
+        self._admit = admit
         self._prefix = bytearray(PREFIX_BYTES)
         self._start_frame()
 
     def _start_frame(self) -> None:
         self._type = 0
         self._header_packed = bytearray()
-        self._header: dict[str, object] | None = None
+        self._header: dict[str, object] = {}
         self._payload_bytes = 0
-        self._payload = memoryview(b"")
-        self._part = memoryview(self._prefix)
-        self._filled = 0
+        self._expect(_Stage.PREFIX, memoryview(self._prefix))
 
-    @property
-    def between_frames(self) -> bool:
-        """No part of a frame has been received that would be lost if the stream ended here."""
-        return self._type == 0 and self._filled == 0
+    def _expect(self, stage: _Stage, part: memoryview) -> None:
+        self._stage = stage
+        self._part = part
+        self._filled = 0
 
     def get_buffer(self) -> memoryview:
         """Return where the next bytes go; never empty."""
         return self._part[self._filled :]
 
     def buffer_updated(self, count: int) -> Frame | None:
-        """Take note of ``count`` bytes received into the buffer; return the frame that they completed, if any.
+        """Take note of ``count`` bytes received into the buffer; return the frame they completed.
 
         Raises:
-            ProtocolError: the bytes are not a valid frame. The reader must not be used any more.
+            ProtocolError: the bytes are no valid frame. The reader must not be used any more.
+            InternalError: ``count`` is not a number of bytes that fit the buffer.
         """
+        if not 0 < count <= len(self._part) - self._filled:
+            raise InternalError(f"{count} bytes cannot have been received into this buffer")
         self._filled += count
         if self._filled < len(self._part):
             return None
-        if self._type == 0:
+        if self._stage is _Stage.PREFIX:
             self._take_prefix()
             return None
-        if self._header is None:
-            self._take_header()
-            if self._payload_bytes:
-                return None
-        if self._type >= _FIRST_OPTIONAL_TYPE:
-            self._start_frame()
-            return None
-        frame = Frame(FrameType(self._type), self._header, self._payload)
-        self._start_frame()
-        return frame
+        if self._stage is _Stage.HEADER:
+            return self._take_header()
+        if self._stage is _Stage.PAYLOAD:
+            return self._finish_frame(self._part)
+        self._skip(len(self._part))
+        return None
 
     def _take_prefix(self) -> None:
         magic, frame_type, flags, header_bytes, payload_bytes, _ = _PREFIX.unpack(self._prefix)
         if magic != MAGIC:
-            msg = "the peer does not speak the blockrep protocol (wrong magic)"
-            raise ProtocolError(msg)
+            raise ProtocolError("the peer does not speak the blockrep protocol (wrong magic)")
         if flags:
-            msg = f"a frame has unknown flags {flags:#04x}"
-            raise ProtocolError(msg)
-        if frame_type < _FIRST_OPTIONAL_TYPE and frame_type not in _KNOWN_TYPES:
-            msg = f"a frame has the unknown type {frame_type:#04x}"
-            raise ProtocolError(msg)
+            raise ProtocolError(f"a frame has unknown flags {flags:#04x}")
         payload_limit = MAX_PAYLOAD_BYTES
-        if frame_type == FrameType.DATA:
-            payload_limit = self.max_data_payload_bytes
-        elif frame_type < _FIRST_OPTIONAL_TYPE and frame_type not in _TYPES_WITH_PAYLOAD:
-            payload_limit = 0
-        if header_bytes > MAX_HEADER_BYTES or payload_bytes > payload_limit:
-            msg = f"a frame of type {frame_type:#04x} is too large: header {header_bytes}, payload {payload_bytes} bytes"
-            raise ProtocolError(msg)
-        if not header_bytes:
-            msg = f"a frame of type {frame_type:#04x} has no header"
-            raise ProtocolError(msg)
+        if frame_type in _KNOWN_TYPES:
+            known_type = FrameType(frame_type)
+            self._admit(known_type)
+            payload_limit = self._payload_limit(known_type)
+        elif frame_type < _FIRST_OPTIONAL_TYPE:
+            raise ProtocolError(f"a frame has the unknown type {frame_type:#04x}")
+        if not 0 < header_bytes <= MAX_HEADER_BYTES or payload_bytes > payload_limit:
+            sizes = f"header {header_bytes}, payload {payload_bytes} bytes"
+            raise ProtocolError(f"a frame of type {frame_type:#04x} has a wrong size: {sizes}")
         self._type = frame_type
         self._payload_bytes = payload_bytes
         self._header_packed = bytearray(header_bytes)
-        self._part = memoryview(self._header_packed)
-        self._filled = 0
+        self._expect(_Stage.HEADER, memoryview(self._header_packed))
 
-    def _take_header(self) -> None:
-        if _check(memoryview(self._prefix)[:12], self._header_packed) != int.from_bytes(self._prefix[12:], "big"):
-            msg = "a frame's header is damaged (wrong check value)"
-            raise ProtocolError(msg)
-        optional = self._type >= _FIRST_OPTIONAL_TYPE
-        self._header = {} if optional else _decode_header(self._header_packed)
+    def _payload_limit(self, frame_type: FrameType) -> int:
+        if frame_type is FrameType.DATA:
+            return self.max_data_payload_bytes
+        return MAX_PAYLOAD_BYTES if frame_type in _TYPES_WITH_PAYLOAD else 0
+
+    def _take_header(self) -> Frame | None:
+        check = int.from_bytes(self._prefix[12:], "big")
+        if _check_value(memoryview(self._prefix)[:12], self._header_packed) != check:
+            raise ProtocolError("a frame's header is damaged (wrong check value)")
+        if self._type >= _FIRST_OPTIONAL_TYPE:
+            self._skip(0)
+            return None
+        self._header = _decode_header(self._header_packed)
+        if not self._payload_bytes:
+            return self._finish_frame(memoryview(b""))
+        allocate = self._allocate if self._type in _POOLED_TYPES else allocate_payload
+        payload = allocate(self._payload_bytes)
+        if len(payload) != self._payload_bytes:
+            raise InternalError(f"a buffer of {len(payload)} for {self._payload_bytes} bytes")
+        self._expect(_Stage.PAYLOAD, payload)
+        return None
+
+    def _skip(self, skipped_bytes: int) -> None:
+        """Go on throwing the payload of an optional frame away, through a buffer of little size."""
+        self._payload_bytes -= skipped_bytes
         if self._payload_bytes:
-            allocate = self._allocate if self._type in _POOLED_TYPES else allocate_payload
-            self._payload = allocate(self._payload_bytes)
-            self._part = self._payload
-            self._filled = 0
+            scratch = bytearray(min(self._payload_bytes, _SKIP_BYTES))
+            self._expect(_Stage.SKIPPED_PAYLOAD, memoryview(scratch))
+        else:
+            self._start_frame()
+
+    def _finish_frame(self, payload: memoryview) -> Frame:
+        frame = Frame(FrameType(self._type), self._header, payload)
+        self._start_frame()
+        return frame

@@ -23,7 +23,7 @@ class Side(Enum):
 
 
 class State(Enum):
-    """States of a session; ABORTED is entered by ABORT from every other one."""
+    """States of a session; ABORTED is entered by ABORT from every one that is not the end."""
 
     START = "START"
     GREETED = "GREETED"
@@ -58,13 +58,14 @@ TRANSITIONS: Final[dict[tuple[State, FrameType, Side], State]] = {
     (State.COMMITTING, FrameType.COMMITTED, Side.SERVER): State.IDLE,
 }
 
-_NO_PING: Final = frozenset({State.START, State.CLOSED, State.ABORTED})
+_FINAL: Final = frozenset({State.CLOSED, State.ABORTED})
+_NO_PING: Final = _FINAL | {State.START, State.GREETED}
 
 
 def next_state(state: State, frame_type: FrameType, sender: Side) -> State | None:
     """Return the state after ``sender`` sent such a frame in ``state``; None if it may not."""
     if frame_type is FrameType.ABORT:
-        return State.ABORTED
+        return None if state in _FINAL else State.ABORTED
     if frame_type is FrameType.PING:
         return None if state in _NO_PING else state
     return TRANSITIONS.get((state, frame_type, sender))

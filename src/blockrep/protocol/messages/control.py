@@ -1,0 +1,172 @@
+"""HELLO, WELCOME, PING, ABORT, BYE: frames about the connection itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from blockrep.errors import (
+    BlockrepError,
+    BusyError,
+    ConfigurationError,
+    DivergedError,
+    InternalError,
+    InterruptedByUserError,
+    NoSpaceError,
+    ProtocolError,
+    RefusedError,
+    StorageError,
+    UnsupportedHostError,
+    VerificationFailedError,
+    VolumeError,
+)
+from blockrep.protocol.fields import array_of, optional, text, u64
+from blockrep.protocol.frames import FrameType
+from blockrep.protocol.limits import (
+    MAX_PAYLOAD_BYTES,
+    MAX_TIMEOUT_MILLISECONDS,
+    MAX_WINDOW_BYTES,
+    MIN_HEARTBEAT_MILLISECONDS,
+    MIN_PAYLOAD_BYTES,
+)
+from blockrep.protocol.messages.base import Fields, Message
+
+__all__ = ["ABORT_ERRORS", "Abort", "Bye", "Hello", "Ping", "Welcome"]
+
+_FEATURES = array_of(text(32), 0, 32)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello(Message):
+    """First frame of the client. ``versions``: lowest and highest that it speaks."""
+
+    TYPE = FrameType.HELLO
+    FIELDS: ClassVar[Fields] = {
+        "versions": ("versions", array_of(u64(), 2, 2)),
+        "features": ("features", _FEATURES),
+        "software": ("software", text(64)),
+    }
+    versions: tuple[int, int]
+    features: tuple[str, ...]
+    software: str
+
+    def __post_init__(self) -> None:
+        """Check that the range is one."""
+        if self.versions[0] > self.versions[1]:
+            raise ValueError("key 'versions': the lowest is above the highest")
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome(Message):
+    """The server accepted the client; limits are the server's."""
+
+    TYPE = FrameType.WELCOME
+    FIELDS: ClassVar[Fields] = {
+        "version": ("version", u64()),
+        "features": ("features", _FEATURES),
+        "software": ("software", text(64)),
+        "identity": ("identity", text(255)),
+        "max_payload": ("max_payload_bytes", u64(MIN_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES)),
+        "window": ("window_bytes", u64(4 * MIN_PAYLOAD_BYTES, MAX_WINDOW_BYTES)),
+        "heartbeat": (
+            "heartbeat_milliseconds",
+            u64(MIN_HEARTBEAT_MILLISECONDS, MAX_TIMEOUT_MILLISECONDS),
+        ),
+        "timeout": (
+            "timeout_milliseconds",
+            u64(MIN_HEARTBEAT_MILLISECONDS, MAX_TIMEOUT_MILLISECONDS),
+        ),
+    }
+    version: int
+    features: tuple[str, ...]
+    software: str
+    identity: str
+    max_payload_bytes: int
+    window_bytes: int
+    heartbeat_milliseconds: int
+    timeout_milliseconds: int
+
+    def __post_init__(self) -> None:
+        """Check the bounds that tie two keys."""
+        if self.window_bytes < 4 * self.max_payload_bytes:
+            raise ValueError("key 'window': less than 4 times max_payload")
+        if self.timeout_milliseconds < 2 * self.heartbeat_milliseconds:
+            raise ValueError("key 'timeout': less than 2 times heartbeat")
+
+
+@dataclass(frozen=True, slots=True)
+class Ping(Message):
+    """A sign of life."""
+
+    TYPE = FrameType.PING
+
+
+@dataclass(frozen=True, slots=True)
+class Bye(Message):
+    """Orderly end."""
+
+    TYPE = FrameType.BYE
+
+
+ABORT_ERRORS: Final[dict[str, type[BlockrepError]]] = {
+    error.code: error
+    for error in (
+        RefusedError,
+        DivergedError,
+        NoSpaceError,
+        VolumeError,
+        StorageError,
+        BusyError,
+        ProtocolError,
+        UnsupportedHostError,
+        VerificationFailedError,
+        ConfigurationError,
+        InterruptedByUserError,
+        InternalError,
+    )
+}
+"""Codes that ABORT may carry. How the command line was used and that the connection was lost are
+matters of each end alone."""
+
+_MAX_TEXT_BYTES = 1024
+_TEXT = text(_MAX_TEXT_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Abort(Message):
+    """An error; nothing follows."""
+
+    TYPE = FrameType.ABORT
+    FIELDS: ClassVar[Fields] = {
+        "code": ("code", text(32)),
+        "what": ("what", _TEXT),
+        "where": ("where", optional(_TEXT)),
+        "safe": ("safe", optional(_TEXT)),
+        "next": ("next_step", optional(_TEXT)),
+    }
+    code: str
+    what: str
+    where: str | None = None
+    safe: str | None = None
+    next_step: str | None = None
+
+    @classmethod
+    def from_error(cls, error: BlockrepError) -> Abort:
+        """Build the frame for an error; text is cut and cleaned to what the frame may hold."""
+        code = error.code if error.code in ABORT_ERRORS else InternalError.code
+        where, safe, next_step = (
+            None if part is None else _printable(part)
+            for part in (error.where, error.safe, error.next_step)
+        )
+        return cls(code, _printable(error.what), where, safe, next_step)
+
+    def to_error(self) -> BlockrepError:
+        """Return the error as its class here; an unknown code is shown and counts as refused."""
+        error_class = ABORT_ERRORS.get(self.code, RefusedError)
+        what = self.what if self.code in ABORT_ERRORS else f"{self.what} ({self.code})"
+        return error_class(what, where=self.where, safe=self.safe, next_step=self.next_step)
+
+
+def _printable(value: str) -> str:
+    cleaned = "".join(character if character.isprintable() else " " for character in value)
+    return cleaned.encode()[:_MAX_TEXT_BYTES].decode(errors="ignore")
