@@ -98,6 +98,7 @@ async def _serve(settings: Settings, addresses: Sequence[Address]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    settings.access.check()
     context = server_context(find_files(settings.tls, Role.SERVER, socket.gethostname()))
     server = settings.server
     with ThreadBlocking(_THREADS_PER_SESSION * server.max_sessions) as blocking:
