@@ -46,8 +46,7 @@ async def test_a_reader_is_closed_whatever_happens() -> None:
         def __exit__(self, *exc: object) -> None:
             closed.append(True)
 
-    with ThreadBlocking(1) as blocking:
-        with pytest.raises(RuntimeError):
-            async with opened(blocking, lambda: Reader(b"x")):
-                raise RuntimeError
+    with ThreadBlocking(1) as blocking, pytest.raises(RuntimeError):
+        async with opened(blocking, lambda: Reader(b"x")):
+            raise RuntimeError
     assert closed == [True]

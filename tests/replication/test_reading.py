@@ -1,4 +1,4 @@
-"""Frames built from a plan carry exactly the snapshot's content, zeros without payload, within all limits (I2, I9)."""
+"""Frames carry exactly the snapshot's content, zeros without payload, within limits (I2, I9)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from hypothesis import strategies as st
 from blockrep.model.extents import Extent, ExtentKind
 from blockrep.protocol.limits import MAX_FRAME_SPAN_BYTES, MAX_SEGMENTS
 from blockrep.replication.compression import ZstdCompressor, zstd_decompress
-from blockrep.replication.reading import ZERO_BLOCK_BYTES, FrameBuilder, group_for_frames
+from blockrep.replication.reading import (
+    ZERO_BLOCK_BYTES,
+    FrameBuilder,
+    OutgoingFrame,
+    group_for_frames,
+)
 from support.readers import BytesReader
 
 KIB = 1024
 PAYLOAD = 64 * KIB * 4
 
 
-def apply(frames, size):
+def apply(frames: list[OutgoingFrame], size: int) -> bytearray:
     image = bytearray(b"\xee" * size)
     for frame in frames:
         message = frame.message
@@ -40,14 +45,19 @@ def apply(frames, size):
     return image
 
 
-def build(content, extents, payload=PAYLOAD, compressor=None):
+def build(
+    content: bytes,
+    extents: list[Extent],
+    payload: int = PAYLOAD,
+    compressor: ZstdCompressor | None = None,
+) -> list[OutgoingFrame]:
     reader = BytesReader(content)
     groups = list(group_for_frames(extents, payload))
     builder = FrameBuilder(reader, payload, len(groups) or 1, compressor)
     return builder.build_batch(groups)
 
 
-def mixed_content(seed, blocks, extra):
+def mixed_content(seed: int, blocks: int, extra: int) -> bytes:
     chooser = random.Random(seed)
     parts = [
         chooser.choice(
@@ -65,7 +75,9 @@ def mixed_content(seed, blocks, extra):
     cuts=st.lists(st.integers(1, 200_000), min_size=1, max_size=12),
     compress=st.booleans(),
 )
-def test_frames_rebuild_exactly_what_the_plan_covers(seed, blocks, extra, cuts, compress):
+def test_frames_rebuild_exactly_what_the_plan_covers(
+    seed: int, blocks: int, extra: int, cuts: list[int], compress: bool
+) -> None:
     content = mixed_content(seed, blocks, extra)
     extents = []
     position = 0
@@ -87,7 +99,7 @@ def test_frames_rebuild_exactly_what_the_plan_covers(seed, blocks, extra, cuts, 
         assert 1 <= len(frame.message.segments) <= MAX_SEGMENTS
 
 
-def test_zero_blocks_cost_no_payload():
+def test_zero_blocks_cost_no_payload() -> None:
     content = bytes(4 * ZERO_BLOCK_BYTES) + b"x" * ZERO_BLOCK_BYTES + bytes(ZERO_BLOCK_BYTES)
     (first, second) = build(content, [Extent(0, len(content))])
     assert [part.kind for part in first.message.segments] == [ExtentKind.ZERO]
@@ -96,7 +108,7 @@ def test_zero_blocks_cost_no_payload():
     assert bytes(second.message.payload) == b"x" * ZERO_BLOCK_BYTES
 
 
-def test_discards_are_cut_to_a_gibibyte_a_frame():
+def test_discards_are_cut_to_a_gibibyte_a_frame() -> None:
     groups = list(
         group_for_frames([Extent(0, 5 * MAX_FRAME_SPAN_BYTES // 2, ExtentKind.DISCARD)], PAYLOAD)
     )
@@ -107,7 +119,7 @@ def test_discards_are_cut_to_a_gibibyte_a_frame():
     ]
 
 
-def test_many_tiny_extents_share_frames_and_keep_to_the_segment_limit():
+def test_many_tiny_extents_share_frames_and_keep_to_the_segment_limit() -> None:
     extents = [Extent(index * 8192, 4096) for index in range(5000)]
     groups = list(group_for_frames(extents, PAYLOAD))
     assert [part for group in groups for part in group] == extents
@@ -115,7 +127,7 @@ def test_many_tiny_extents_share_frames_and_keep_to_the_segment_limit():
 
 
 @pytest.mark.parametrize("payload", [64 * KIB, 512 * KIB])
-def test_buffers_are_reused_only_after_a_full_round(payload):
+def test_buffers_are_reused_only_after_a_full_round(payload: int) -> None:
     content = random.Random(7).randbytes(payload * 6)
     reader = BytesReader(content)
     groups = group_for_frames([Extent(0, len(content))], payload)
