@@ -1,4 +1,6 @@
-"""The errors of blockrep: one class per exit code, each saying what, where, what is safe, what next.
+"""The errors of blockrep: one class per exit code.
+
+Each says what went wrong, where, what is safe, and what to do next.
 
 ::
 
@@ -18,8 +20,8 @@
     ├── InternalError           70   a defect of blockrep
     └── InterruptedByUserError 130   SIGINT or SIGTERM
 
-The same classes travel in ABORT frames, named by their ``code``, so that the user sees one error whichever
-host found it.
+The same classes travel in ABORT frames, named by their ``code``, so that the user sees one error
+whichever host found it.
 """
 
 from __future__ import annotations
@@ -112,7 +114,10 @@ class RefusedError(BlockrepError):
 
 
 class DivergedError(BlockrepError):
-    """Source and replica have no common base, or the replica was changed; nothing was overwritten."""
+    """Source and replica have no common base, or the replica was changed.
+
+    Nothing was overwritten.
+    """
 
     code = "diverged"
     exit_code = 5

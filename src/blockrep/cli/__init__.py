@@ -1,1 +1,4 @@
-"""The command line: parses, builds the object graph, shows progress, turns errors into exit codes."""
+"""The command line: parses, builds the object graph, shows progress.
+
+Turns errors into exit codes.
+"""

@@ -1,4 +1,7 @@
-"""Establishing a session: TLS, HELLO, WELCOME. Connected means that the server answered HELLO, not that TLS came up."""
+"""Establishing a session: TLS, HELLO, WELCOME.
+
+Connected means that the server answered HELLO, not that TLS came up.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The client's operations, one coroutine each: connect, do one thing, say bye.
 
-What they need of the outside comes in a :class:`ClientContext`; ``blockrep.cli`` makes one from the configuration.
+What they need of the outside comes in a :class:`ClientContext`; ``blockrep.cli`` makes one from
+the configuration.
 """
 
 from __future__ import annotations
@@ -127,7 +128,9 @@ async def list_source(context: ClientContext, source: VolumeName) -> list[Snapsh
 async def preview_delta(
     context: ClientContext, source: VolumeName, target: str
 ) -> tuple[Snapshot | None, Iterator[Extent]]:
-    """Return the newest committed snapshot (held for ``target``, if that is not empty) and what changed since it.
+    """Return the newest committed snapshot and what changed since it.
+
+    With a target: the newest that is held for it.
 
     Without one: everything that the volume maps. Consume the iterator in a storage thread.
     """

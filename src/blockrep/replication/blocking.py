@@ -1,6 +1,7 @@
 """Where blocking storage calls run, so that the event loop stays free for heartbeats.
 
-The drivers know only :class:`Blocking`. A simulator gives them one that runs inline under virtual time.
+The drivers know only :class:`Blocking`. A simulator gives them one that runs inline under virtual
+time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ class Blocking(Protocol):
     """Runs blocking calls."""
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return ``function(*args, **kwargs)``. Cancelled, it still waits for the call to end, then raises CancelledError."""
+        """Return ``function(*args, **kwargs)``.
+
+        Cancelled, it still waits for the call to end, then raises CancelledError.
+        """
 
 
 class ThreadBlocking:

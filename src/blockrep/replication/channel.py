@@ -1,7 +1,9 @@
 """A session over a transport: one task reads, one keeps time, senders share a lock.
 
-Received payloads live in buffers of a pool with a fixed budget: while the budget is spent the channel does not read, which is the
-backpressure that TCP passes on to the peer (I9). Whoever takes a message with a payload gives the payload back by :meth:`Channel.release`.
+Received payloads live in buffers of a pool with a fixed budget: while the budget is spent the
+channel does not read, which is the
+backpressure that TCP passes on to the peer (I9). Whoever takes a message with a payload gives the
+payload back by :meth:`Channel.release`.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ M = TypeVar("M", bound=Message)
 
 
 class _BufferPool:
-    """Reused payload buffers within a budget. A request is always served; the budget says when to stop reading."""
+    """Reused payload buffers within a budget.
+
+    A request is always served; the budget says when to stop reading.
+    """
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget_bytes = budget_bytes
@@ -58,7 +63,9 @@ class _BufferPool:
 
 
 class Channel:
-    """Sends and receives messages; an async context manager that ends the session cleanly or by ABORT.
+    """Sends and receives messages.
+
+    An async context manager that ends the session cleanly or by ABORT.
 
     Args:
         transport: an established stream; closed on exit.
@@ -166,7 +173,10 @@ class Channel:
         return message
 
     async def wait_changed(self) -> None:
-        """Wait until something arrived, also if a listener took it. Raises BlockrepError when the session ended."""
+        """Wait until something arrived, also if a listener took it.
+
+        Raises BlockrepError when the session ended.
+        """
         self._raise_error()
         self._changed.clear()
         await self._changed.wait()
@@ -177,7 +187,10 @@ class Channel:
         return self._arrived[0] if self._arrived else None
 
     async def wait_message(self, timeout_seconds: float) -> bool:
-        """Wait until a message has arrived or the session ended; False if neither happened in time."""
+        """Wait until a message has arrived or the session ended.
+
+        False if neither happened in time.
+        """
         if self._arrived or self.session.error is not None:
             return True
         self._changed.clear()
@@ -187,7 +200,10 @@ class Channel:
         return bool(self._arrived) or self.session.error is not None
 
     def release(self, payload: memoryview) -> None:
-        """Give the payload of a received message back to the pool; it must not be touched any more."""
+        """Give the payload of a received message back to the pool.
+
+        It must not be touched any more.
+        """
         self._pool.release(payload)
         self._update_room()
 

@@ -1,6 +1,7 @@
 """Digests of a snapshot, block by block, and where two ends differ.
 
-XXH3-128 with a random seed that only the two hosts of this comparison know: whoever wrote the data cannot have aimed at a collision.
+XXH3-128 with a random seed that only the two hosts of this comparison know: whoever wrote the data
+cannot have aimed at a collision.
 Runs in a storage thread; no asyncio here.
 """
 
@@ -23,7 +24,10 @@ _MAX_ZERO_BLOCKS = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class DigestRun:
-    """Digests of ``count`` consecutive blocks from block ``first`` on; ``digests`` None: all of them read as zeros."""
+    """Digests of ``count`` consecutive blocks from block ``first`` on; ``digests`` None.
+
+    All of them read as zeros.
+    """
 
     first: int
     count: int
@@ -38,7 +42,10 @@ def zero_digest(length_bytes: int, seed: int) -> bytes:
 def digest_blocks(
     reader: SnapshotReader, size_bytes: int, block_bytes: int, seed: int
 ) -> Iterator[DigestRun]:
-    """Yield the digests of the first ``size_bytes`` bytes, in order, without gaps; unallocated blocks as zero runs."""
+    """Yield the digests of the first ``size_bytes`` bytes, in order, without gaps.
+
+    Unallocated blocks as zero runs.
+    """
     buffer = bytearray(max(_READ_BYTES, block_bytes))
     zero = zero_digest(block_bytes, seed)
     next_block = 0
@@ -97,7 +104,9 @@ def compare_runs(
     block_bytes: int,
     seed: int,
 ) -> Iterator[Extent]:
-    """Yield, ascending and merged only within runs, the blocks whose digests differ, as DATA extents clipped to the size.
+    """Yield, ascending and merged only within runs, the blocks whose digests differ.
+
+    As DATA extents clipped to the size.
 
     Raises:
         ValueError: one side ends early or leaves a gap.

@@ -1,4 +1,7 @@
-"""zstd level 1, one context for each direction and thread; imported only where compression was agreed on."""
+"""zstd level 1, one context for each direction and thread.
+
+Imported only where compression was agreed on.
+"""
 
 from __future__ import annotations
 

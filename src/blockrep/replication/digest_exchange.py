@@ -1,6 +1,9 @@
-"""Comparing a local snapshot with a remote one: both hosts digest at the same time, then the digests meet.
+"""Comparing a local snapshot with a remote one: both hosts digest at the same time.
 
-Digests are spooled (unlinked temporary files beyond 4 MiB), so that volumes of any size are compared in bounded memory.
+Then the digests meet.
+
+Digests are spooled (unlinked temporary files beyond 4 MiB), so that volumes of any size are
+compared in bounded memory.
 """
 
 from __future__ import annotations
@@ -80,13 +83,16 @@ async def find_differences(
     size_bytes: int,
     local_runs: Callable[[], Iterator[DigestRun]],
 ) -> list[Extent]:
-    """Send COMPARE; return, ascending and merged, the DATA extents in which the remote snapshot differs from the local one.
+    """Send COMPARE; return, ascending and merged.
+
+    The DATA extents in which the remote snapshot differs from the local one.
 
     Args:
         channel: an OPENED session.
         blocking: where local digests are computed.
         request: COMPARE; its block size and seed hold for both ends.
-        size_bytes: size of the local snapshot; a remote one of another size differs from the shorter end on.
+        size_bytes: size of the local snapshot; a remote one of another size differs from the
+            shorter end on.
         local_runs: returns the local digests; called in a storage thread.
 
     Raises:

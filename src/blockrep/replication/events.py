@@ -1,4 +1,7 @@
-"""What a running operation tells: one small class for each event, shown as a progress line, plain lines or JSON."""
+"""What a running operation tells: one small class for each event.
+
+Shown as a progress line, plain lines or JSON.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ class Connected(Event):
 
 @dataclass(frozen=True, slots=True)
 class Decided(Event):
-    """How the replica will be brought up to date. ``mode``: full, incremental, adopt or resume; ``reason``: for people."""
+    """How the replica will be brought up to date.
+
+    ``mode``: full, incremental, adopt or resume; ``reason``: for people.
+    """
 
     mode: str
     base_id: str
@@ -80,7 +86,10 @@ class Resumed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Progress(Event):
-    """How far a transfer is. Plan bytes: ``done_bytes`` handed to the transport, ``durable_bytes`` acknowledged as durable, of
+    """How far a transfer is.
+
+    Plan bytes: ``done_bytes`` handed to the transport, ``durable_bytes`` acknowledged as durable,
+    of
     ``total_bytes``; ``wire_bytes``: sent in this session.
     """
 
@@ -103,7 +112,10 @@ class Committed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Verified(Event):
-    """The newest common snapshot was compared. ``different``: (offset, length) in bytes of what differs, ascending."""
+    """The newest common snapshot was compared.
+
+    ``different``: (offset, length) in bytes of what differs, ascending.
+    """
 
     snapshot_id: str
     compared_bytes: int

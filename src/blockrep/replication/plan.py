@@ -1,4 +1,7 @@
-"""A delta, spooled: read once from storage, its totals and digest known, iterated as often as needed in bounded memory."""
+"""A delta, spooled: read once from storage, its totals and digest known.
+
+Iterated as often as needed in bounded memory.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ _MEMORY_BYTES = 4 * 1024 * 1024
 
 
 class SpooledPlan:
-    """The plan of one transfer, in memory up to 4 MiB, in an unlinked temporary file beyond. A context manager.
+    """The plan of one transfer, in memory up to 4 MiB.
+
+    In an unlinked temporary file beyond. A context manager.
 
     Attributes:
         summary: extent count, bytes of DATA and DISCARD, digest.

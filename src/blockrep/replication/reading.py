@@ -1,7 +1,11 @@
-"""The sender's data path: plan -> frames. Runs in a storage thread, batch by batch; no asyncio here.
+"""The sender's data path: plan -> frames.
 
-A batch is a few frames, read into buffers that are allocated once and used in turn. All-zero blocks become ZERO segments and their
-bytes leave the payload, so that a run of zeros costs a header. One hop between threads moves a whole batch.
+Runs in a storage thread, batch by batch; no asyncio here.
+
+A batch is a few frames, read into buffers that are allocated once and used in turn. All-zero
+blocks become ZERO segments and their
+bytes leave the payload, so that a run of zeros costs a header. One hop between threads moves a
+whole batch.
 """
 
 from __future__ import annotations
@@ -46,7 +50,8 @@ class OutgoingFrame:
 def group_for_frames(extents: Iterable[Extent], payload_bytes: int) -> Iterator[list[Extent]]:
     """Cut a plan into what one frame each carries.
 
-    At most ``payload_bytes`` of DATA, few enough segments even if every 64 KiB block turns out to alternate between data and zeros, and at most 1 GiB
+    At most ``payload_bytes`` of DATA, few enough segments even if every 64 KiB block turns out to
+    alternate between data and zeros, and at most 1 GiB
     covered.
     """
     max_parts = MAX_SEGMENTS - 2 * (payload_bytes // ZERO_BLOCK_BYTES + 1)
@@ -79,7 +84,8 @@ class FrameBuilder:
     Args:
         reader: the open snapshot.
         payload_bytes: largest payload.
-        frame_count: buffers to hold; a frame must have been sent before ``frame_count`` more are built.
+        frame_count: buffers to hold; a frame must have been sent before ``frame_count`` more
+            are built.
         compressor: None: payloads travel as they are.
     """
 
@@ -127,7 +133,10 @@ class FrameBuilder:
 def _keep_nonzero(
     buffer: bytearray, view: memoryview, start: int, extent: Extent, segments: list[Extent]
 ) -> int:
-    """Append the extent, freshly read to ``start``, as DATA and ZERO segments; close gaps; return where the next content goes."""
+    """Append the extent, freshly read to ``start``, as DATA and ZERO segments; close gaps.
+
+    Return where the next content goes.
+    """
     write_at = start
     read_at = start
     end = start + extent.length_bytes

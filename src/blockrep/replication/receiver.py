@@ -1,8 +1,12 @@
-"""The server's half of a session: answers OPEN, COMPARE and BEGIN, receives transfers, commits them."""
+"""The server's half of a session: answers OPEN, COMPARE and BEGIN, receives transfers.
+
+Commits them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -56,7 +60,10 @@ class VolumeGate(Protocol):
     def open(
         self, identity: str, volume: str, operation: str
     ) -> AbstractAsyncContextManager[Access]:
-        """Enter to hold the volume. Raises RefusedError (unknown and forbidden alike), BusyError (names the holder)."""
+        """Enter to hold the volume.
+
+        Raises RefusedError (unknown and forbidden alike), BusyError (names the holder).
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,10 @@ class Receiver:
         self._audit = audit
 
     async def serve(self) -> None:
-        """Answer until the client says BYE. Raises BlockrepError for whatever ends the session early."""
+        """Answer until the client says BYE.
+
+        Raises BlockrepError for whatever ends the session early.
+        """
         await self._greet()
         while True:
             message = await self._channel.receive_any()
@@ -119,7 +129,7 @@ class Receiver:
         lowest, highest = hello.versions
         if not lowest <= PROTOCOL_VERSION <= highest:
             raise ProtocolError(
-                f"this server speaks protocol version {PROTOCOL_VERSION}, the client {lowest} to {highest}",
+                f"this server speaks protocol {PROTOCOL_VERSION}, the client {lowest} to {highest}",
                 safe="nothing was changed",
                 next_step="install the same version of blockrep on both hosts",
             )
@@ -154,9 +164,10 @@ class Receiver:
                     return True
                 if isinstance(message, Compare):
                     if message.stage is None:
-                        await self._compare(
-                            message, lambda: access.target.open_snapshot(message.snapshot_id)
+                        open_snapshot = functools.partial(
+                            access.target.open_snapshot, message.snapshot_id
                         )
+                        await self._compare(message, open_snapshot)
                         continue
                     self._check_allowed(request, access, replica, "adopt")
                     begin = _adoption_request(message.stage)
@@ -270,7 +281,7 @@ class Receiver:
     def _decompressor(self) -> Decompressor | None:
         if "zstd" not in self._agreed:
             return None
-        from blockrep.replication.compression import zstd_decompress  # noqa: PLC0415 - only where it is used
+        from blockrep.replication.compression import zstd_decompress  # noqa: PLC0415 - start-up
 
         return zstd_decompress
 

@@ -1,6 +1,9 @@
-"""Receiving one stream: DATA messages are written in batches while the next arrive; syncs run beside the writes.
+"""Receiving one stream: DATA messages are written in batches while the next arrive.
 
-An acknowledgement says ``durable`` only after the sync that covers it and the record of the cursor (I1).
+Syncs run beside the writes.
+
+An acknowledgement says ``durable`` only after the sync that covers it and the record of the cursor
+(I1).
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ class StreamReceiver:
         blocking: where writes and syncs run.
         staging: the open staging volume.
         size_bytes: size of the new snapshot.
-        window_bytes: what the sender may have unacknowledged; a sync starts when a quarter of it is unsynced.
+        window_bytes: what the sender may have unacknowledged; a sync starts when a quarter of
+            it is unsynced.
         decompressor: None if compression was not agreed on.
     """
 
@@ -51,7 +55,8 @@ class StreamReceiver:
         """Return COMMIT once everything that it covers is durable and the digests agree.
 
         Raises:
-            BlockrepError: the peer, the storage, or the connection failed; what was acknowledged as durable stays.
+            BlockrepError: the peer, the storage, or the connection failed; what was
+                acknowledged as durable stays.
         """
         try:
             while (batch := await self._next_batch()) is not None:
@@ -80,7 +85,10 @@ class StreamReceiver:
         return batch
 
     async def _wait_message(self) -> None:
-        """Wait for the next message; when the sender pauses, use the time to make durable what arrived."""
+        """Wait for the next message; when the sender pauses.
+
+        Use the time to make durable what arrived.
+        """
         while not await self._channel.wait_message(_IDLE_SECONDS):
             await self._check_sync()
             if self._writer.durable != self._writer.received and self._sync is None:

@@ -1,6 +1,7 @@
 """The sender of one push: from OPEN to COMMITTED, and the housekeeping of its snapshots.
 
-Order, which is the point (I5): the new snapshot exists and is held before anything is sent; it is marked committed only after
+Order, which is the point (I5): the new snapshot exists and is held before anything is sent; it is
+marked committed only after
 COMMITTED was checked; only then the old base is removed.
 """
 
@@ -48,7 +49,8 @@ _COMPARE_BLOCK_BYTES = 64 * 1024
 class PushOptions:
     """What the user asked for.
 
-    ``target``: the target in one form, by which our snapshots remember what they are held for. ``volume``: what the server is
+    ``target``: the target in one form, by which our snapshots remember what they are held for.
+        ``volume``: what the server is
     asked for. ``bytes_per_second``: 0 is no limit. ``compressor``: None sends payloads as they are.
     """
 
@@ -61,7 +63,10 @@ class PushOptions:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One finished transfer. ``plan_bytes``: what the plan covered; ``wire_bytes``: DATA frames sent in this session."""
+    """One finished transfer.
+
+    ``plan_bytes``: what the plan covered; ``wire_bytes``: DATA frames sent in this session.
+    """
 
     mode: Mode
     snapshot: Snapshot
@@ -72,7 +77,10 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a push would do. ``plan`` totals are None where only a comparison could tell (adoption)."""
+    """What a push would do.
+
+    ``plan`` totals are None where only a comparison could tell (adoption).
+    """
 
     mode: Mode
     base: Snapshot | None
@@ -124,7 +132,9 @@ class Pusher:
         self._limiter = RateLimiter(options.bytes_per_second)
 
     async def push(self) -> list[Transfer]:
-        """Bring the replica to the source's present content; an unfinished transfer is finished first.
+        """Bring the replica to the source's present content.
+
+        An unfinished transfer is finished first.
 
         Raises:
             BlockrepError: of any class; what the receiver acknowledged is kept.
@@ -258,7 +268,10 @@ class Pusher:
         return Transfer(decision.mode, new, total_bytes, wire_bytes, committed.digest.hex())
 
     def _superseded(self, local: list[Snapshot], lineage: str, keep_id: str) -> Iterator[Snapshot]:
-        """Yield our snapshots that a commit to this target makes unnecessary: of its lineage, or held for it by an older one."""
+        """Yield our snapshots that a commit to this target makes unnecessary.
+
+        Of its lineage, or held for it by an older one.
+        """
         for one in local:
             if one.id != keep_id and (one.lineage == lineage or one.target == self._options.target):
                 yield one
@@ -365,7 +378,10 @@ class Pusher:
         self._sink(events.SnapshotRemoved(snapshot.id, snapshot.name))
 
     async def _remove_quietly(self, snapshot: Snapshot) -> None:
-        """Remove a snapshot while another error is on its way; what remains is removed by the next push."""
+        """Remove a snapshot while another error is on its way.
+
+        What remains is removed by the next push.
+        """
         with contextlib.suppress(BlockrepError):
             await self._remove(snapshot)
 

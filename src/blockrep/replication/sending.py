@@ -1,4 +1,7 @@
-"""Streaming one plan: read ahead in a storage thread, keep within the window and the rate, follow the acknowledgements."""
+"""Streaming one plan: read ahead in a storage thread, keep within the window and the rate.
+
+Follow the acknowledgements.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ _PROGRESS_SECONDS = 0.1
 
 
 class RateLimiter:
-    """Spreads bytes so that at most ``bytes_per_second`` leave; bursts of up to a quarter of a second pass."""
+    """Spreads bytes so that at most ``bytes_per_second`` leave.
+
+    Bursts of up to a quarter of a second pass.
+    """
 
     def __init__(self, bytes_per_second: int) -> None:
         self._seconds_per_byte = 1 / bytes_per_second if bytes_per_second else 0.0
@@ -178,7 +184,7 @@ class StreamSender:
         try:
             while batch := list(islice(groups, _BATCH_FRAMES)):
                 await queue.put(await self._blocking.run(builder.build_batch, batch))
-        except Exception as error:  # noqa: BLE001 - raised again by the consumer, which would wait for ever otherwise
+        except Exception as error:  # noqa: BLE001 - the consumer raises it, or would wait for ever
             await queue.put(error)
         else:
             await queue.put([])

@@ -1,4 +1,7 @@
-"""The receiver's data path: DATA frames -> staging. Runs in a storage thread, batch by batch; no asyncio here."""
+"""The receiver's data path: DATA frames -> staging.
+
+Runs in a storage thread, batch by batch; no asyncio here.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ class Position:
 class StagingWriter:
     """Applies DATA messages, in order, to a staging volume, and makes them durable.
 
-    ``apply`` and ``make_durable`` may run at the same time, in one thread each: a sync covers what was applied before it began.
+    ``apply`` and ``make_durable`` may run at the same time, in one thread each: a sync covers what
+    was applied before it began.
     """
 
     def __init__(
@@ -46,7 +50,8 @@ class StagingWriter:
         """Verify and write the frames.
 
         Raises:
-            ProtocolError: content does not match its digest, or lies outside of the volume. Nothing of that frame was written.
+            ProtocolError: content does not match its digest, or lies outside of the volume.
+                Nothing of that frame was written.
             StorageError, NoSpaceError: from the staging volume.
         """
         for message in batch:
@@ -77,9 +82,9 @@ class StagingWriter:
         if xxhash.xxh3_128_digest(content) != message.content_digest:
             first = message.segments[0].offset_bytes
             raise ProtocolError(
-                f"content damaged on the way: offsets {first} to {end_bytes} do not match their digest",
-                safe="the damaged frame was not written; the replica and its snapshots are untouched",
-                next_step="run the same push again: it resumes; if it recurs, suspect memory or network hardware",
+                f"content damaged on the way: offsets {first} to {end_bytes}",
+                safe="the damage was not written; the replica and its snapshots are untouched",
+                next_step="push again: it resumes; if it recurs, suspect memory or network hardware",
             )
         return content
 
@@ -88,7 +93,8 @@ class StagingWriter:
 
         Raises:
             StorageError: the sync failed; the staging volume is poisoned.
-            NoSpaceError: the storage has come down to its reserve; what is durable stays for a resume.
+            NoSpaceError: the storage has come down to its reserve; what is durable stays for a
+                resume.
         """
         position = self.received
         self._staging.sync()
@@ -99,7 +105,7 @@ class StagingWriter:
             raise NoSpaceError(
                 "the target's storage has come down to its reserve",
                 safe="what was received is kept; the replica and its snapshots are untouched",
-                next_step="make room (for a thin pool: lvextend), then run the same push again: it resumes",
+                next_step="make room (for a thin pool: lvextend), then push again: it resumes",
             )
         return position
 

@@ -41,7 +41,10 @@ class Permission(Protocol):
 
 
 Authorize = Callable[[str, str, str], Permission | None]
-"""(identity, volume as requested, operation) -> permission, or None: unknown and forbidden alike."""
+"""(identity, volume as requested, operation) -> permission, or None.
+
+Unknown and forbidden alike.
+"""
 
 
 class TargetGate:

@@ -1,4 +1,7 @@
-"""Opens a volume by its name; the only place that knows which kinds exist. Kinds are imported when they are needed."""
+"""Opens a volume by its name; the only place that knows which kinds exist.
+
+Kinds are imported when they are needed.
+"""
 
 from __future__ import annotations
 

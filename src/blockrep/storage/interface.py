@@ -1,19 +1,26 @@
 """What every storage kind offers, as seen by the drivers in :mod:`blockrep.replication`.
 
-All methods block and may be called from any thread, one at a time; the drivers call them through an executor. The exception: a
+All methods block and may be called from any thread, one at a time; the drivers call them through
+an executor. The exception: a
 :meth:`Staging.sync` and :meth:`Staging.save_cursor` may run while another thread writes. They raise
-:class:`blockrep.errors.BlockrepError` subclasses only: ``VolumeError`` for a volume in the wrong state, ``StorageError`` for
+:class:`blockrep.errors.BlockrepError` subclasses only: ``VolumeError`` for a volume in the wrong
+state, ``StorageError`` for
 failed I/O, ``NoSpaceError``, ``BusyError``, ``UnsupportedHostError``.
 
-Two roles, each a protocol: a :class:`SourceVolume` is snapshotted and read; a :class:`TargetVolume` is the replica's side.
+Two roles, each a protocol: a :class:`SourceVolume` is snapshotted and read; a
+:class:`TargetVolume` is the replica's side.
 
 The life of a transfer at the target, and what a crash leaves at each step::
 
-    (nothing)  --begin-->  staging  --write*, sync, save_cursor-->  staging, durable up to its cursor
-               --commit: the good snapshot comes to exist, atomically (the commit point)-->  good, not yet published
-               --publish (inside commit): the replica becomes the new content, in one step-->  good and published
+    (nothing)  --begin-->  staging  --write*, sync, save_cursor-->  staging, durable up to its
+    cursor
+               --commit: the good snapshot comes to exist, atomically (the commit point)-->  good,
+               not yet published
+               --publish (inside commit): the replica becomes the new content, in one step-->  good
+               and published
 
-``recover`` (run by ``inspect``) decides from what is on disk alone: good and not published is published; staging without a good
+``recover`` (run by ``inspect``) decides from what is on disk alone: good and not published is
+published; staging without a good
 snapshot stays for a resume; everything else of ours is removed.
 """
 
@@ -42,12 +49,17 @@ class StorageSettings:
     """Where storage kinds keep their records, and the bounds they keep to.
 
     Attributes:
-        state_directory: survives a reboot (cursors of LVM staging volumes); mode 0700, created on first use.
-        runtime_directory: locks and the record of a metadata snapshot that we reserved; emptied by a reboot.
-        data_reserve_percent: a thin pool's data, or a file system, is never filled beyond 100 minus this.
+        state_directory: survives a reboot (cursors of LVM staging volumes); mode 0700, created
+            on first use.
+        runtime_directory: locks and the record of a metadata snapshot that we reserved;
+            emptied by a reboot.
+        data_reserve_percent: a thin pool's data, or a file system, is never filled beyond 100
+            minus this.
         metadata_reserve_percent: the same for a thin pool's metadata.
-        command_timeout_seconds: after this an LVM command's outcome is unknown and the state is read again.
-        pool: ``VG/POOL`` in which a new replica is created; empty: the only thin pool of the volume group.
+        command_timeout_seconds: after this an LVM command's outcome is unknown and the state
+            is read again.
+        pool: ``VG/POOL`` in which a new replica is created; empty: the only thin pool of the
+            volume group.
     """
 
     state_directory: Path
@@ -59,7 +71,10 @@ class StorageSettings:
 
 
 class SnapshotReader(Protocol):
-    """Reads one snapshot. A context manager: leaving it closes (and deactivates) the snapshot's device."""
+    """Reads one snapshot.
+
+    A context manager: leaving it closes (and deactivates) the snapshot's device.
+    """
 
     size_bytes: int
 
@@ -76,12 +91,19 @@ class SnapshotReader(Protocol):
         """
 
     def allocated(self) -> Iterator[Extent]:
-        """Yield, ascending, the DATA extents that may hold anything but zeros (allocated ranges; everything if unknown)."""
+        """Yield, ascending.
+
+        The DATA extents that may hold anything but zeros (allocated ranges; everything if
+        unknown).
+        """
 
     def confirm(self) -> None:
-        """Prove that all that was read belongs to the snapshot: called once after the last read, before COMMIT.
+        """Prove that all that was read belongs to the snapshot.
 
-        Kinds with real snapshots have nothing to do. Raises VolumeError if the volume changed meanwhile.
+        Called once after the last read, before COMMIT.
+
+        Kinds with real snapshots have nothing to do. Raises VolumeError if the volume changed
+        meanwhile.
         """
 
 
@@ -89,7 +111,10 @@ class SourceVolume(Protocol):
     """The side that is snapshotted and read."""
 
     def describe(self) -> VolumeInfo:
-        """Look at the live volume. Raises VolumeError (unknown, thick, pool damaged ...), UnsupportedHostError."""
+        """Look at the live volume.
+
+        Raises VolumeError (unknown, thick, pool damaged ...), UnsupportedHostError.
+        """
 
     def snapshots(self) -> list[Snapshot]:
         """Return our snapshots of this volume (all lineages, committed or not), oldest first."""
@@ -97,28 +122,44 @@ class SourceVolume(Protocol):
     def create_snapshot(
         self, lineage: str, snapshot_id: str, sequence: int, target: str, created_seconds: int
     ) -> Snapshot:
-        """Take a read-only snapshot, held for ``target``, not committed. One atomic step: a crash leaves all or nothing."""
+        """Take a read-only snapshot, held for ``target``, not committed.
+
+        One atomic step: a crash leaves all or nothing.
+        """
 
     def mark_committed(self, snapshot: Snapshot) -> Snapshot:
-        """Record that the target holds the snapshot. Idempotent, atomic, durable when it returns."""
+        """Record that the target holds the snapshot.
+
+        Idempotent, atomic, durable when it returns.
+        """
 
     def remove_snapshot(self, snapshot: Snapshot) -> None:
-        """Delete a snapshot of ours; checks tag and identity first; one that is gone already is no error."""
+        """Delete a snapshot of ours; checks tag and identity first.
+
+        One that is gone already is no error.
+        """
 
     def delta(self, base: Snapshot | None, new: Snapshot | None) -> Iterator[Extent]:
-        """Yield, ascending, clipped to the new size: DATA what may differ from ``base``, DISCARD what ``new`` no longer maps.
+        """Yield, ascending, clipped to the new size: DATA what may differ from ``base``.
 
-        ``base`` None: everything that ``new`` maps, as DATA (what it does not map is left out: a fresh target reads as zeros).
+        DISCARD what ``new`` no longer maps.
+
+        ``base`` None: everything that ``new`` maps, as DATA (what it does not map is left out: a
+        fresh target reads as zeros).
         ``new`` None: the live volume, for a preview; changes nothing that outlasts the call.
-        Deterministic for the same two snapshots: a resumed transfer compares the digest of the whole delta.
-        May be consumed lazily; locks (the pool's metadata snapshot) must not be held while the caller consumes: spool first.
+        Deterministic for the same two snapshots: a resumed transfer compares the digest of the
+        whole delta.
+        May be consumed lazily; locks (the pool's metadata snapshot) must not be held while the
+        caller consumes: spool first.
         """
 
     def open_snapshot(self, snapshot: Snapshot) -> SnapshotReader:
         """Open a snapshot for reading. Raises VolumeError if it is gone."""
 
     def stored_digests(self, snapshot: Snapshot) -> tuple[int, int, Iterator[bytes]] | None:
-        """Return the snapshot's digest table, where the kind keeps one instead of the content; else None.
+        """Return the snapshot's digest table.
+
+        Where the kind keeps one instead of the content; else None.
 
         As (block_bytes, seed, XXH3-128 digests of the blocks in order, 16 bytes each).
         """
@@ -128,9 +169,12 @@ class SourceVolume(Protocol):
 class BeginRequest:
     """What the sender asks the target to stage.
 
-    ``base_id``: a good snapshot of the target, or empty: start from nothing (``mode`` full) or from the existing volume's
-    present content (``mode`` adopt). ``plan``: totals and digest; None only when an adoption stages before its plan is
-    known (then :meth:`Staging.set_plan` follows). ``new_chunks``: see :func:`blockrep.model.extents.count_chunks`, in the target's
+    ``base_id``: a good snapshot of the target, or empty: start from nothing (``mode`` full) or
+        from the existing volume's
+    present content (``mode`` adopt). ``plan``: totals and digest; None only when an adoption
+    stages before its plan is
+    known (then :meth:`Staging.set_plan` follows). ``new_chunks``: see
+    :func:`blockrep.model.extents.count_chunks`, in the target's
     chunks. ``allow_shrink``: the user consented to a smaller replica.
     """
 
@@ -147,7 +191,10 @@ class BeginRequest:
 
 
 class Staging(Protocol):
-    """The volume a transfer writes into. The first failed write or sync poisons it: every later call raises StorageError."""
+    """The volume a transfer writes into.
+
+    The first failed write or sync poisons it: every later call raises StorageError.
+    """
 
     info: StagingInfo
 
@@ -158,16 +205,28 @@ class Staging(Protocol):
         """Write DATA. Received, not durable."""
 
     def clear(self, extent: Extent) -> None:
-        """Make a ZERO or DISCARD extent read as zeros; frees whole chunks where the storage can, writes zeros elsewhere."""
+        """Make a ZERO or DISCARD extent read as zeros.
+
+        Frees whole chunks where the storage can, writes zeros elsewhere.
+        """
 
     def sync(self) -> None:
-        """Put all that was written on stable storage; never retried: an error poisons the staging volume for good."""
+        """Put all that was written on stable storage; never retried.
+
+        An error poisons the staging volume for good.
+        """
 
     def save_cursor(self, cursor_bytes: int, chain: bytes) -> None:
-        """Record, durably, that everything below ``cursor_bytes`` is durable. Only after a sync that covered it."""
+        """Record, durably, that everything below ``cursor_bytes`` is durable.
+
+        Only after a sync that covered it.
+        """
 
     def space(self) -> Space:
-        """Room left now, above the reserve. Cheap: called during the transfer (a driver stops cleanly when it is gone)."""
+        """Room left now, above the reserve.
+
+        Cheap: called during the transfer (a driver stops cleanly when it is gone).
+        """
 
     def reader(self) -> SnapshotReader:
         """Read the staging volume's present content (adoption compares it)."""
@@ -182,26 +241,41 @@ class TargetVolume(Protocol):
     def inspect(self) -> Replica:
         """Finish or roll back what a crash left (recovery, idempotent), then describe the replica.
 
-        Raises VolumeError: the volume is in use (mounted, open), of the wrong kind, its pool is damaged or read-only.
+        Raises VolumeError: the volume is in use (mounted, open), of the wrong kind, its pool is
+        damaged or read-only.
         """
 
     def begin(self, request: BeginRequest) -> Staging:
-        """Return the staging volume for the request: the one to resume if all of its identity fits, else a new one.
+        """Return the staging volume for the request.
 
-        A staging volume that does not fit the request is removed first (trap 6: an abandoned attempt is rolled back).
-        Everything that can refuse does so before anything is changed: NoSpaceError (need predicted against ``space`` and
-        the reserve), VolumeError (foreign and not mode adopt; in use; smaller without consent), DivergedError (base not
+        The one to resume if all of its identity fits, else a new one.
+
+        A staging volume that does not fit the request is removed first (trap 6: an abandoned
+        attempt is rolled back).
+        Everything that can refuse does so before anything is changed: NoSpaceError (need predicted
+        against ``space`` and
+        the reserve), VolumeError (foreign and not mode adopt; in use; smaller without consent),
+        DivergedError (base not
         here, or the replica drifted).
         """
 
     def commit(self, staging: Staging, digest: bytes) -> Snapshot:
-        """Sync, create the good snapshot (commit point), publish it as the replica. Idempotent after a crash by recovery."""
+        """Sync, create the good snapshot (commit point), publish it as the replica.
+
+        Idempotent after a crash by recovery.
+        """
 
     def abandon(self) -> None:
         """Remove the staging volume, if any. The replica and its good snapshots are not touched."""
 
     def prune(self, keep: int, protected_ids: Collection[str]) -> list[Snapshot]:
-        """Remove the oldest good snapshots beyond ``keep`` (at least 1), never the newest, never a protected one; return them."""
+        """Remove the oldest good snapshots beyond ``keep`` (at least 1), never the newest.
+
+        Never a protected one; return them.
+        """
 
     def open_snapshot(self, snapshot_id: str) -> SnapshotReader:
-        """Open a good snapshot for reading (verify). Raises VolumeError if there is none with that id."""
+        """Open a good snapshot for reading (verify).
+
+        Raises VolumeError if there is none with that id.
+        """
