@@ -83,8 +83,8 @@ class StagingWriter:
             first = message.segments[0].offset_bytes
             raise ProtocolError(
                 f"content damaged on the way: offsets {first} to {end_bytes}",
-                safe="the damage was not written; the replica and its snapshots are untouched",
-                next_step="push again: it resumes; if it recurs, suspect memory or network hardware",
+                safe="it was not written; the replica and its snapshots are untouched",
+                next_step="push again: it resumes; if it recurs, suspect memory or the network",
             )
         return content
 
