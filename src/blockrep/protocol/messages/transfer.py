@@ -152,10 +152,13 @@ class Data(Message):
 def _segments_from(numbers: Sequence[int]) -> tuple[Extent, ...]:
     if len(numbers) % 3:
         raise ValueError("key 's': not a whole number of segments")
-    return tuple(
-        Extent(numbers[at + 1], numbers[at + 2], ExtentKind(numbers[at]))
-        for at in range(0, len(numbers), 3)
-    )
+    segments = []
+    for at in range(0, len(numbers), 3):
+        kind, offset_bytes, length_bytes = numbers[at : at + 3]
+        if kind > ExtentKind.DISCARD:
+            raise ValueError(f"key 's': segment {at // 3} is of the unknown kind {kind}")
+        segments.append(Extent(offset_bytes, length_bytes, ExtentKind(kind)))
+    return tuple(segments)
 
 
 def _check_ascending(segments: Sequence[Extent]) -> None:
