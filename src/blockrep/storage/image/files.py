@@ -1,0 +1,169 @@
+"""Files as the image kind needs them.
+
+Errors that users understand, state that survives a crash, whole reads and writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from blockrep.errors import BlockrepError, NoSpaceError, StorageError
+from blockrep.model.snapshots import Space
+from blockrep.storage.image import kernel
+
+__all__ = [
+    "FileStamp",
+    "clear_range",
+    "clone_file",
+    "io_errors",
+    "opened_fd",
+    "read_full",
+    "remove_file",
+    "space_of",
+    "storage_error",
+    "sync_directory",
+    "write_durably",
+    "write_full",
+]
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_ZEROS = bytes(1024 * 1024)
+_UNLIMITED_CHUNKS = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What changes when a file's content does (or when another file takes its place).
+
+    The device number is left out: a reboot may renumber devices.
+    """
+
+    inode: int
+    size_bytes: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, result: os.stat_result) -> FileStamp:
+        """Take the stamp from a stat."""
+        return cls(result.st_ino, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
+
+
+def storage_error(error: OSError, what: str, where: str | Path) -> BlockrepError:
+    """Turn a failed system call into NoSpaceError (no room, no quota) or StorageError."""
+    reason = error.strerror or str(error)
+    if error.errno in _NO_ROOM:
+        return NoSpaceError(
+            f"{what}: {reason}",
+            where=str(where),
+            safe="the replica and its snapshots are untouched",
+            next_step="make room, then run the same command again",
+        )
+    return StorageError(
+        f"{what}: {reason}",
+        where=str(where),
+        safe="what was committed is untouched",
+        next_step="check the permissions, the file system and the kernel's log",
+    )
+
+
+@contextlib.contextmanager
+def io_errors(what: str, where: str | Path) -> Iterator[None]:
+    """Turn OSError into blockrep's errors (see :func:`storage_error`).
+
+    Not for paths where microseconds count.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, what, where) from error
+
+
+@contextlib.contextmanager
+def opened_fd(path: str | Path, flags: int, mode: int = 0o600) -> Iterator[int]:
+    """Open a file (never through a symbolic link, never blocking on a FIFO) and close it."""
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names that were created, renamed or removed in a directory durable."""
+    with opened_fd(directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        os.fsync(fd)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace a small file atomically: after a crash it has its old content or this."""
+    temporary = path.with_name(path.name + ".tmp")
+    with opened_fd(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as fd:
+        write_full(fd, memoryview(content), 0)
+        os.fsync(fd)
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file that may be gone already."""
+    path.unlink(missing_ok=True)
+
+
+def clone_file(source: Path, target: Path) -> None:
+    """Make ``target``, durably and whatever was there, share all blocks of ``source``.
+
+    Raises OSError.
+    """
+    with (
+        opened_fd(source, os.O_RDONLY) as source_fd,
+        opened_fd(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as target_fd,
+    ):
+        if not stat.S_ISREG(os.fstat(source_fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        kernel.clone(source_fd, target_fd)
+        os.fsync(target_fd)
+
+
+def read_full(fd: int, buffer: memoryview, offset_bytes: int) -> bool:
+    """Fill the buffer; False if the file ends early."""
+    done = os.preadv(fd, [buffer], offset_bytes)
+    while done < len(buffer):
+        count = os.preadv(fd, [buffer[done:]], offset_bytes + done)
+        if not count:
+            return False
+        done += count
+    return True
+
+
+def write_full(fd: int, data: memoryview, offset_bytes: int) -> None:
+    """Write all of the data."""
+    done = os.pwrite(fd, data, offset_bytes)
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], offset_bytes + done)
+
+
+def clear_range(fd: int, offset_bytes: int, length_bytes: int) -> None:
+    """Make a range read as zeros, by a hole where the file system can."""
+    if kernel.punch_hole(fd, offset_bytes, length_bytes):
+        return
+    zeros = memoryview(_ZEROS)
+    end = offset_bytes + length_bytes
+    while offset_bytes < end:
+        count = min(len(zeros), end - offset_bytes)
+        write_full(fd, zeros[:count], offset_bytes)
+        offset_bytes += count
+
+
+def space_of(path: str | Path | int, reserve_percent: int) -> Space:
+    """Return the room of a file system above its reserve, as this user may use it."""
+    result = os.statvfs(path)
+    reserve_bytes = result.f_blocks * result.f_frsize * reserve_percent // 100
+    free_bytes = result.f_bavail * result.f_frsize - reserve_bytes
+    return Space(max(result.f_frsize, 1), max(free_bytes, 0), _UNLIMITED_CHUNKS)

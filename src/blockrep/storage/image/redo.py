@@ -1,0 +1,164 @@
+"""Redo files: the writes of one transfer, in order, to be copied in once it is committed.
+
+Each record is a header and, for a write, the data. The header holds an XXH3-128 digest of its own
+fields and the data, keyed with a number of this file, so that reading stops at the first record
+that a crash tore. Replaying all of it again gives the same content.
+
+::
+
+    0 kind u8 (0 write, 1 clear)  1 offset u64  9 length u64  17 digest (16 bytes)  33 ... data
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from blockrep.errors import StorageError
+from blockrep.storage.image.files import clear_range, read_full, write_full
+
+__all__ = ["MAX_RECORD_BYTES", "Record", "RedoLog"]
+
+MAX_RECORD_BYTES = 1024 * 1024
+
+_WRITE = 0
+_CLEAR = 1
+_FIELDS = struct.Struct("<BQQ")
+_DIGEST_BYTES = 16
+_HEADER_BYTES = _FIELDS.size + _DIGEST_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record.
+
+    What it does to the volume, and where its data lies in the file (0 for a clear).
+    """
+
+    offset_bytes: int
+    length_bytes: int
+    data_offset: int
+
+    @property
+    def end_bytes(self) -> int:
+        """First byte of the volume after the record's range."""
+        return self.offset_bytes + self.length_bytes
+
+
+class RedoLog:
+    """An open redo file.
+
+    Args:
+        path: the file, created if missing.
+        key: 16 hexadecimal digits or more, the first of which key the digests.
+        durable_bytes: what must be intact; 0 for a new file.
+
+    Raises:
+        StorageError: less than that is intact.
+        OSError: the file cannot be used.
+    """
+
+    def __init__(self, path: Path, key: str, durable_bytes: int) -> None:
+        self._path = path
+        self._seed = int(key[:16], 16)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(path, flags, 0o600)
+        try:
+            self.end_bytes = max((end for _, _, end in self._replay()), default=0)
+            self._check_durable(durable_bytes)
+            os.ftruncate(self._fd, self.end_bytes)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _check_durable(self, durable_bytes: int) -> None:
+        if self.end_bytes < durable_bytes:
+            raise StorageError(
+                f"what was synced is damaged from byte {self.end_bytes} on",
+                where=str(self._path),
+                safe="the good snapshot is untouched unless this very file was being copied in",
+                next_step="check the disk; then push with --adopt",
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def write(self, offset_bytes: int, data: memoryview) -> None:
+        """Append a write. Raises OSError."""
+        for start in range(0, len(data), MAX_RECORD_BYTES):
+            part = data[start : start + MAX_RECORD_BYTES]
+            fields = _FIELDS.pack(_WRITE, offset_bytes + start, len(part))
+            header = fields + self._digest(fields, part)
+            done = os.pwritev(self._fd, [header, part], self.end_bytes)
+            if done < _HEADER_BYTES + len(part):
+                write_full(self._fd, memoryview(header + bytes(part))[done:], self.end_bytes + done)
+            self.end_bytes += _HEADER_BYTES + len(part)
+
+    def clear(self, offset_bytes: int, length_bytes: int) -> None:
+        """Append a clear. Raises OSError."""
+        fields = _FIELDS.pack(_CLEAR, offset_bytes, length_bytes)
+        header = fields + self._digest(fields, memoryview(b""))
+        write_full(self._fd, memoryview(header), self.end_bytes)
+        self.end_bytes += len(header)
+
+    def sync(self) -> int:
+        """Make durable what was appended before.
+
+        Return how many bytes of the file that is. Raises OSError.
+        """
+        covered_bytes = self.end_bytes
+        os.fdatasync(self._fd)
+        return covered_bytes
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records from the start. Raises OSError."""
+        for record, _, _ in self._replay():
+            yield record
+
+    def read(self, record: Record, skip_bytes: int, buffer: memoryview) -> bool:
+        """Read a part of what a record writes; False if the file ends early. Raises OSError."""
+        if not record.data_offset:
+            buffer[:] = bytes(len(buffer))
+            return True
+        return read_full(self._fd, buffer, record.data_offset + skip_bytes)
+
+    def copy_into(self, fd: int) -> None:
+        """Do all that the records say to a file. Raises OSError."""
+        for record, data, _ in self._replay():
+            if record.data_offset:
+                write_full(fd, data, record.offset_bytes)
+            else:
+                clear_range(fd, record.offset_bytes, record.length_bytes)
+
+    def _replay(self) -> Iterator[tuple[Record, memoryview, int]]:
+        """Yield each intact record, its data (valid until the next), and where it ends."""
+        view = memoryview(bytearray(MAX_RECORD_BYTES))
+        position = 0
+        while True:
+            header = os.pread(self._fd, _HEADER_BYTES, position)
+            if len(header) < _HEADER_BYTES:
+                return
+            kind, offset, length = _FIELDS.unpack_from(header)
+            data_bytes = length if kind == _WRITE else 0
+            if kind not in {_WRITE, _CLEAR} or data_bytes > MAX_RECORD_BYTES:
+                return
+            data = view[:data_bytes]
+            if not read_full(self._fd, data, position + _HEADER_BYTES):
+                return
+            if self._digest(header[: _FIELDS.size], data) != header[_FIELDS.size :]:
+                return
+            data_offset = position + _HEADER_BYTES if kind == _WRITE else 0
+            position += _HEADER_BYTES + data_bytes
+            yield Record(offset, length, data_offset), data, position
+
+    def _digest(self, fields: bytes, data: memoryview) -> bytes:
+        # In two steps: joining the fields and the data would copy the data.
+        state = xxhash.xxh3_128(fields, self._seed)
+        state.update(data)
+        return state.digest()

@@ -1,0 +1,346 @@
+"""An image file as the source.
+
+Where files can share blocks (XFS, btrfs; found out by trying), a snapshot is a clone and a delta
+is read from extent maps. Elsewhere a snapshot is the promise that the file has not changed since
+(its stat), and a table of digests of what was read; the delta is found by reading the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from blockrep.errors import BlockrepError
+from blockrep.model.extents import Extent
+from blockrep.model.names import VolumeName
+from blockrep.model.snapshots import Snapshot, VolumeInfo
+from blockrep.storage.image import fiemap, kernel, scanning
+from blockrep.storage.image.files import (
+    FileStamp,
+    clone_file,
+    io_errors,
+    opened_fd,
+    remove_file,
+    sync_directory,
+)
+from blockrep.storage.image.readers import CloneReader, FileReader, TableReader, changed_error
+from blockrep.storage.image.records import SourceRecord, read_record, write_record
+from blockrep.storage.image.sidecar import ImageFile
+from blockrep.storage.image.table import BLOCK_BYTES, Blocks, DigestTable
+from blockrep.storage.interface import StorageSettings
+
+__all__ = ["ImageSource"]
+
+_CLONE_BLOCK_BYTES = 4096
+_SETTLE_SECONDS = 0.1
+_COARSE_CLOCK = 5  # CLOCK_REALTIME_COARSE of clock_gettime(2): what file systems stamp files with
+
+_logger = logging.getLogger("blockrep.storage")
+
+
+class ImageSource:
+    """See :class:`blockrep.storage.interface.SourceVolume`.
+
+    Args:
+        name: the path.
+        settings: not needed by this kind: all records lie beside the file.
+    """
+
+    def __init__(self, name: VolumeName, settings: StorageSettings) -> None:
+        del settings
+        self._image = ImageFile(name, "source")
+        self._clones: bool | None = None
+        self._tables: dict[str, DigestTable] = {}  # tables that this process fills
+
+    def describe(self) -> VolumeInfo:
+        """Look at the file."""
+        result = self._stat()
+        block_bytes = _CLONE_BLOCK_BYTES if self._can_clone() else BLOCK_BYTES
+        return VolumeInfo("image", self._image.identity(), result.st_size, block_bytes)
+
+    def snapshots(self) -> list[Snapshot]:
+        """Return our snapshots.
+
+        One without content, and without a whole table, is gone once the file has changed.
+        """
+        return [one.snapshot for one in self._records() if self._is_usable(one)]
+
+    def create_snapshot(
+        self, lineage: str, snapshot_id: str, sequence: int, target: str, created_seconds: int
+    ) -> Snapshot:
+        """Take a snapshot. What earlier runs left unfinished is removed first."""
+        self._stat()
+        self._image.make_directory()
+        self._sweep()
+        content = "img" if self._can_clone() else "table"
+        path = self._content_path(snapshot_id, content)
+        with io_errors("the snapshot cannot be made", path):
+            if content == "img":
+                clone_file(self._image.path, path)
+                result = path.stat()
+                allocated_bytes = result.st_blocks * 512
+            else:
+                self._warn_of_writers()
+                result = self._settled_stat()
+                allocated_bytes = -1
+            snapshot = Snapshot(
+                id=snapshot_id,
+                lineage=lineage,
+                sequence=sequence,
+                created_seconds=created_seconds,
+                size_bytes=result.st_size,
+                committed=False,
+                name=path.name,
+                target=target,
+                allocated_bytes=allocated_bytes,
+            )
+            write_record(
+                self._record_path(snapshot_id),
+                SourceRecord(snapshot, content, FileStamp.of(result)),
+            )
+        return snapshot
+
+    def mark_committed(self, snapshot: Snapshot) -> Snapshot:
+        """Record that the target holds the snapshot."""
+        record = self._record(snapshot)
+        if record.content == "table":
+            self._sealed_table(record.snapshot).close()
+            self._drop_table(snapshot.id)
+        committed = dataclasses.replace(record.snapshot, committed=True)
+        if not record.snapshot.committed:
+            with io_errors("cannot be written", self._record_path(snapshot.id)):
+                write_record(
+                    self._record_path(snapshot.id), dataclasses.replace(record, snapshot=committed)
+                )
+        return committed
+
+    def remove_snapshot(self, snapshot: Snapshot) -> None:
+        """Delete a snapshot of ours: first its record, then its content."""
+        record = read_record(self._record_path(snapshot.id), SourceRecord)
+        if record is not None and record.snapshot.lineage != snapshot.lineage:
+            raise self._image.error(
+                "the snapshot is of another lineage than expected", "look again"
+            )
+        self._drop_table(snapshot.id)
+        self._remove_files(self._image.ours().get(snapshot.id, []))
+
+    def delta(self, base: Snapshot | None, new: Snapshot | None) -> Iterator[Extent]:
+        """Yield what differs.
+
+        Where files cannot share blocks, this reads the whole file and fills the table of
+        ``new``.
+        """
+        base_record = None if base is None else self._record(base)
+        new_record = None if new is None else self._record(new)
+        contents = {one.content for one in (base_record, new_record) if one is not None}
+        if len(contents) > 1:
+            raise self._image.error(
+                "its file system came to support snapshots, or ceased to, since the base was taken",
+                "push with --adopt: it compares both ends and sends what differs",
+            )
+        if contents == {"table"} or (not contents and not self._can_clone()):
+            return self._scanned_delta(base_record, new_record)
+        return self._cloned_delta(base_record, new_record)
+
+    def open_snapshot(self, snapshot: Snapshot) -> FileReader:
+        """Open a snapshot for reading.
+
+        Without a clone, the live file is read, and every block held against the table.
+        """
+        record = self._record(snapshot)
+        if record.content == "img":
+            return CloneReader(self._content_path(snapshot.id, "img"), snapshot.size_bytes)
+        self._check_unchanged(record)
+        if record.snapshot.committed or snapshot.id not in self._tables:
+            table = self._whole_table(record.snapshot)
+            if table is None:
+                table = self._new_table(record.snapshot, secrets.randbits(64))
+            else:
+                self._keep_table(snapshot.id, table)
+        return TableReader(
+            self._image.path, self._tables[snapshot.id], record.stamp, lambda: self._forget(record)
+        )
+
+    def stored_digests(self, snapshot: Snapshot) -> tuple[int, int, Iterator[bytes]] | None:
+        """Return the table of a snapshot that has one."""
+        record = self._record(snapshot)
+        if record.content != "table":
+            return None
+        table = self._whole_table(record.snapshot)
+        if table is None:
+            return None
+
+        def digests() -> Iterator[bytes]:
+            with table:
+                yield from table.digests()
+
+        return BLOCK_BYTES, table.blocks.seed, digests()
+
+    # Clones.
+
+    def _cloned_delta(
+        self, base: SourceRecord | None, new: SourceRecord | None
+    ) -> Iterator[Extent]:
+        path = self._image.path if new is None else self._content_path(new.snapshot.id, "img")
+        with io_errors("its extent map cannot be read", path), contextlib.ExitStack() as stack:
+            fd = stack.enter_context(opened_fd(path, os.O_RDONLY))
+            size_bytes = os.fstat(fd).st_size if new is None else new.snapshot.size_bytes
+            if base is None:
+                yield from fiemap.mapped_extents(fd, size_bytes)
+                return
+            base_path = self._content_path(base.snapshot.id, "img")
+            base_fd = stack.enter_context(opened_fd(base_path, os.O_RDONLY))
+            yield from fiemap.clone_delta(base_fd, base.snapshot.size_bytes, fd, size_bytes)
+
+    # Tables.
+
+    def _scanned_delta(
+        self, base: SourceRecord | None, new: SourceRecord | None
+    ) -> Iterator[Extent]:
+        if new is not None:
+            self._check_unchanged(new)
+        with io_errors("cannot be read", self._image.path), contextlib.ExitStack() as stack:
+            fd = stack.enter_context(opened_fd(self._image.path, os.O_RDONLY))
+            size_bytes = os.fstat(fd).st_size
+            if base is None:
+                yield from scanning.data_extents(fd, size_bytes)
+                return
+            base_table = stack.enter_context(self._sealed_table(base.snapshot))
+            table = None if new is None else self._new_table(new.snapshot, base_table.blocks.seed)
+            blocks = Blocks(size_bytes, base_table.blocks.seed)
+            try:
+                yield from scanning.scan_changes(fd, blocks, base_table, table)
+            except BlockrepError:
+                if new is None or FileStamp.of(os.fstat(fd)) == new.stamp:
+                    raise
+            if new is not None and FileStamp.of(os.fstat(fd)) != new.stamp:
+                self._forget(new)
+                raise changed_error(self._image.path)
+
+    def _new_table(self, snapshot: Snapshot, seed: int) -> DigestTable:
+        path = self._content_path(snapshot.id, "table")
+        with io_errors("the digest table cannot be made", path):
+            remove_file(path)
+            table = DigestTable.create(path, snapshot.id, snapshot.size_bytes, seed)
+        self._keep_table(snapshot.id, table)
+        return table
+
+    def _keep_table(self, snapshot_id: str, table: DigestTable) -> None:
+        self._drop_table(snapshot_id)
+        self._tables[snapshot_id] = table
+
+    def _drop_table(self, snapshot_id: str) -> None:
+        table = self._tables.pop(snapshot_id, None)
+        if table is not None:
+            table.close()
+
+    def _whole_table(self, snapshot: Snapshot) -> DigestTable | None:
+        path = self._content_path(snapshot.id, "table")
+        with io_errors("the digest table cannot be read", path):
+            return DigestTable.open_sealed(path, snapshot.id, snapshot.size_bytes)
+
+    def _sealed_table(self, snapshot: Snapshot) -> DigestTable:
+        table = self._whole_table(snapshot)
+        if table is None:
+            raise self._image.error(
+                f"the digest table of snapshot {snapshot.id[:8]} is missing or incomplete",
+                "push with --adopt: it compares both ends and makes a new table",
+            )
+        return table
+
+    def _settled_stat(self) -> os.stat_result:
+        """Return a stat from which every later write will differ.
+
+        Not while the clock shows the time of the last change.
+        """
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while True:
+            result = self._stat()
+            now_ns = time.clock_gettime_ns(_COARSE_CLOCK)
+            if now_ns > result.st_ctime_ns or time.monotonic() > deadline:
+                return result
+            time.sleep(0.001)
+
+    def _warn_of_writers(self) -> None:
+        if kernel.is_open_for_writing(str(self._image.path)):
+            _logger.warning(
+                "%s is open for writing, and its file system has no snapshots: if it changes during"
+                " the push, the push ends; stop the writer, or use XFS, btrfs or LVM",
+                self._image.path,
+            )
+
+    def _check_unchanged(self, record: SourceRecord) -> None:
+        if FileStamp.of(self._stat()) != record.stamp:
+            self._forget(record)
+            raise changed_error(self._image.path)
+
+    def _forget(self, record: SourceRecord) -> None:
+        """Drop a pending snapshot that cannot be read any more: the next push takes another one."""
+        if not record.snapshot.committed:
+            self.remove_snapshot(record.snapshot)
+
+    # Records.
+
+    def _stat(self) -> os.stat_result:
+        result = self._image.stat()
+        if result is None:
+            raise self._image.error("no such file", "check the path")
+        return result
+
+    def _can_clone(self) -> bool:
+        if self._clones is None:
+            self._clones = self._image.can_clone()
+        return self._clones
+
+    def _records(self) -> list[SourceRecord]:
+        found = (read_record(self._record_path(one), SourceRecord) for one in self._image.ours())
+        records = [one for one in found if one is not None]
+        return sorted(
+            records, key=lambda one: (one.snapshot.created_seconds, one.snapshot.sequence)
+        )
+
+    def _record(self, snapshot: Snapshot) -> SourceRecord:
+        record = read_record(self._record_path(snapshot.id), SourceRecord)
+        if record is None or record.snapshot.lineage != snapshot.lineage:
+            raise self._image.error(f"snapshot {snapshot.id[:8]} is gone", "push again")
+        return record
+
+    def _is_usable(self, record: SourceRecord) -> bool:
+        if record.snapshot.committed or record.content == "img":
+            return True
+        if FileStamp.of(self._stat()) == record.stamp:
+            return True
+        # A whole table: the target may hold the snapshot without our knowing it yet.
+        table = self._whole_table(record.snapshot)
+        if table is not None:
+            table.close()
+        return table is not None
+
+    def _sweep(self) -> None:
+        """Remove what a crash left, and pending snapshots that were lost."""
+        usable = {one.snapshot.id for one in self._records() if self._is_usable(one)}
+        for snapshot_id, paths in self._image.ours().items():
+            stale = [one for one in paths if snapshot_id not in usable or one.suffix == ".tmp"]
+            self._remove_files(stale)
+
+    def _remove_files(self, paths: list[Path]) -> None:
+        if not paths:
+            return
+        with io_errors("cannot be removed", self._image.directory):
+            for path in sorted(paths, key=lambda one: one.suffix != ".json"):
+                remove_file(path)
+                if path.suffix == ".json":
+                    sync_directory(path.parent)
+            sync_directory(self._image.directory)
+
+    def _record_path(self, snapshot_id: str) -> Path:
+        return self._image.directory / f"{snapshot_id}.json"
+
+    def _content_path(self, snapshot_id: str, suffix: str) -> Path:
+        return self._image.directory / f"{snapshot_id}.{suffix}"

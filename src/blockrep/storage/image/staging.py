@@ -1,0 +1,260 @@
+"""The staging volume of an image.
+
+A file of its own (fresh, or a clone), or a redo file over the replica.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from pathlib import Path
+from typing import Protocol
+
+from blockrep.errors import BlockrepError, InternalError, NoSpaceError, StorageError
+from blockrep.model.extents import Extent, ExtentSummary
+from blockrep.model.snapshots import Space, StagingInfo
+from blockrep.protocol.chain import first_chain
+from blockrep.storage.image.files import (
+    clear_range,
+    io_errors,
+    remove_file,
+    space_of,
+    storage_error,
+    write_full,
+)
+from blockrep.storage.image.overlay import OverlayReader
+from blockrep.storage.image.readers import FileReader
+from blockrep.storage.image.records import StagingRecord, write_record
+from blockrep.storage.image.redo import RedoLog
+
+__all__ = ["Content", "FileContent", "ImageStaging", "RedoContent", "refuse_without_room"]
+
+
+class Content(Protocol):
+    """Where the data goes. Methods raise OSError."""
+
+    def write(self, offset_bytes: int, data: memoryview) -> None:
+        """Write."""
+
+    def clear(self, offset_bytes: int, length_bytes: int) -> None:
+        """Make a range read as zeros."""
+
+    def sync(self) -> int:
+        """Make durable what was written before.
+
+        Return how many bytes of a redo file that is, else 0.
+        """
+
+    def reader(self) -> FileReader:
+        """Read the present content."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+class FileContent:
+    """A file that becomes the snapshot as it is."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self._path = path
+        self._size_bytes = size_bytes
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def write(self, offset_bytes: int, data: memoryview) -> None:
+        """See :class:`Content`."""
+        write_full(self._fd, data, offset_bytes)
+
+    def clear(self, offset_bytes: int, length_bytes: int) -> None:
+        """See :class:`Content`."""
+        clear_range(self._fd, offset_bytes, length_bytes)
+
+    def sync(self) -> int:
+        """See :class:`Content`."""
+        os.fsync(self._fd)
+        return 0
+
+    def reader(self) -> FileReader:
+        """See :class:`Content`."""
+        return FileReader(self._path, self._size_bytes)
+
+    def close(self) -> None:
+        """See :class:`Content`."""
+        os.close(self._fd)
+
+
+class RedoContent:
+    """A redo file, and the replica that it will be copied into."""
+
+    def __init__(self, redo: RedoLog, replica: Path, replica_bytes: int, size_bytes: int) -> None:
+        self._redo = redo
+        self._replica = replica
+        self._replica_bytes = replica_bytes
+        self._size_bytes = size_bytes
+
+    def write(self, offset_bytes: int, data: memoryview) -> None:
+        """See :class:`Content`."""
+        self._redo.write(offset_bytes, data)
+
+    def clear(self, offset_bytes: int, length_bytes: int) -> None:
+        """See :class:`Content`."""
+        self._redo.clear(offset_bytes, length_bytes)
+
+    def sync(self) -> int:
+        """See :class:`Content`."""
+        return self._redo.sync()
+
+    def reader(self) -> FileReader:
+        """See :class:`Content`."""
+        return OverlayReader(self._replica, self._replica_bytes, self._redo, self._size_bytes)
+
+    def close(self) -> None:
+        """See :class:`Content`."""
+        self._redo.close()
+
+
+class ImageStaging:
+    """See :class:`blockrep.storage.interface.Staging`.
+
+    Args:
+        record: what is recorded of it.
+        path: where that record lies.
+        content: where the data goes.
+        reserve_percent: of the file system, to be left free.
+    """
+
+    def __init__(
+        self, record: StagingRecord, path: Path, content: Content, reserve_percent: int
+    ) -> None:
+        self.record = record
+        self.info: StagingInfo = record.info
+        self._path = path
+        self._content = content
+        self._reserve_percent = reserve_percent
+        self._durable_bytes = record.durable_bytes
+        self._poison: BlockrepError | None = None
+        self._closed = False
+
+    def set_plan(self, plan: ExtentSummary, new_chunks: int) -> None:
+        """Bind an adoption's staging to its plan."""
+        self._check_usable()
+        refuse_without_room(self.record.content, plan, new_chunks, self.space(), self._path)
+        chain = first_chain(self.record.snapshot_id, plan.digest)
+        self._write_record(
+            dataclasses.replace(self.record, plan_digest=plan.digest.hex(), chain=chain.hex())
+        )
+
+    def write(self, offset_bytes: int, data: memoryview) -> None:
+        """Write DATA."""
+        self._check_usable()
+        if offset_bytes + len(data) > self.record.size_bytes:
+            msg = f"a write at {offset_bytes} ends past the staging volume's end"
+            raise InternalError(msg)
+        try:
+            self._content.write(offset_bytes, data)
+        except OSError as error:
+            what = f"writing {len(data)} bytes at offset {offset_bytes} failed"
+            raise self._poisoned_by(error, what) from error
+
+    def clear(self, extent: Extent) -> None:
+        """Make an extent read as zeros, by a hole."""
+        self._check_usable()
+        if extent.end_bytes > self.record.size_bytes:
+            msg = f"{extent} ends past the staging volume's end"
+            raise InternalError(msg)
+        try:
+            self._content.clear(extent.offset_bytes, extent.length_bytes)
+        except OSError as error:
+            what = f"clearing {extent.length_bytes} bytes at offset {extent.offset_bytes} failed"
+            raise self._poisoned_by(error, what) from error
+
+    def sync(self) -> None:
+        """Put on stable storage what was written.
+
+        An I/O error drops the staging volume: what it holds is not known.
+        """
+        self._check_usable()
+        try:
+            self._durable_bytes = self._content.sync()
+        except OSError as error:
+            poison = self._poisoned_by(error, "syncing failed")
+            if not isinstance(poison, NoSpaceError):
+                with contextlib.suppress(OSError):
+                    remove_file(self._path)
+            raise poison from error
+
+    def save_cursor(self, cursor_bytes: int, chain: bytes) -> None:
+        """Record how far everything is durable."""
+        self._check_usable()
+        self._write_record(
+            dataclasses.replace(
+                self.record,
+                cursor_bytes=cursor_bytes,
+                chain=chain.hex(),
+                durable_bytes=self._durable_bytes,
+            )
+        )
+
+    def space(self) -> Space:
+        """Return the room of the file system above the reserve."""
+        with io_errors("its file system cannot be looked at", self._path):
+            return space_of(self._path.parent, self._reserve_percent)
+
+    def reader(self) -> FileReader:
+        """Read the present content."""
+        self._check_usable()
+        return self._content.reader()
+
+    def close(self) -> None:
+        """Close the file. May be called again."""
+        if not self._closed:
+            self._closed = True
+            self._content.close()
+
+    def synced_record(self) -> StagingRecord:
+        """Sync for the last time; return the record with the length of the redo file."""
+        self.sync()
+        return dataclasses.replace(self.record, durable_bytes=self._durable_bytes)
+
+    def _check_usable(self) -> None:
+        if self._poison is not None:
+            raise StorageError(
+                f"not used any more after an error: {self._poison.what}",
+                where=str(self._path),
+                safe="the replica and its snapshots are untouched",
+                next_step="run the push again",
+            )
+        if self._closed:
+            msg = "the staging volume is closed"
+            raise InternalError(msg)
+
+    def _poisoned_by(self, error: OSError, what: str) -> BlockrepError:
+        self._poison = storage_error(error, what, self._path.parent)
+        return self._poison
+
+    def _write_record(self, record: StagingRecord) -> None:
+        try:
+            write_record(self._path, record)
+        except OSError as error:
+            raise self._poisoned_by(error, "the cursor cannot be recorded") from error
+        self.record = record
+        self.info = record.info
+
+
+def refuse_without_room(
+    content: str, plan: ExtentSummary, new_chunks: int, space: Space, where: Path
+) -> None:
+    """Raise NoSpaceError unless the plan fits above the reserve.
+
+    A redo file holds the data a second time while it is copied in.
+    """
+    need_bytes = max(plan.data_bytes, new_chunks * space.chunk_bytes)
+    if content == "redo":
+        need_bytes *= 2
+    if need_bytes > space.free_bytes:
+        raise NoSpaceError(
+            f"{need_bytes} bytes are needed, {space.free_bytes} are free above the reserve",
+            where=str(where.parent),
+            safe="nothing was changed",
+            next_step="make room, then push again",
+        )
