@@ -1,0 +1,196 @@
+"""A push ends as a new good snapshot that equals the source, or changes nothing (I2, I5, I10)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from blockrep.errors import ConnectionLostError, DivergedError, VolumeError
+from blockrep.model.lineage import Mode, Wish
+from blockrep.replication import events
+from blockrep.replication.compression import ZstdCompressor
+from blockrep.transport.memory import MemoryTransport
+from support.hosts import KIB, MIB, Hosts
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Hosts:
+    hosts = Hosts(tmp_path)
+    hosts.fill(4 * MIB)
+    return hosts
+
+
+def cut_when_durable(durable_bytes: int) -> object:
+    def on_event(event: events.Event, cable: MemoryTransport) -> None:
+        if isinstance(event, events.Progress) and event.durable_bytes >= durable_bytes:
+            cable.cut()
+
+    return on_event
+
+
+def kinds(hosts: Hosts) -> list[str]:
+    return [type(event).__name__ for event in hosts.events]
+
+
+async def test_a_first_push_is_full_the_next_sends_what_changed(hosts: Hosts) -> None:
+    (first,) = await hosts.push()
+    assert (first.mode, first.plan_bytes) == (Mode.FULL, 4 * MIB)
+    assert hosts.equal()
+    hosts.change(2 * MIB, 10)
+    (second,) = await hosts.push()
+    assert second.mode is Mode.INCREMENTAL
+    assert second.plan_bytes <= 128 * KIB
+    assert hosts.equal()
+    (third,) = await hosts.push()
+    assert (third.plan_bytes, third.wire_bytes) == (0, 0)
+
+
+async def test_only_the_newest_base_stays_at_the_source(hosts: Hosts) -> None:
+    for _ in range(3):
+        await hosts.push()
+        hosts.change(0, 10)
+    async with hosts.context() as context:
+        snapshots = context.open_source(hosts._source_name).snapshots()
+    assert [(one.sequence, one.committed) for one in snapshots] == [(3, True)]
+
+
+async def test_the_base_goes_only_after_the_commit(hosts: Hosts) -> None:
+    await hosts.push()
+    hosts.events.clear()
+    hosts.change(0, 10)
+    await hosts.push()
+    order = [
+        name for name in kinds(hosts) if name in {"SnapshotTaken", "Committed", "SnapshotRemoved"}
+    ]
+    assert order == ["SnapshotTaken", "Committed", "SnapshotRemoved"]
+
+
+async def test_a_cut_push_resumes_and_sends_nothing_durable_again(hosts: Hosts) -> None:
+    hosts.on_event = cut_when_durable(MIB)  # type: ignore[assignment]
+    # Slow enough for an acknowledgement to arrive before everything is sent.
+    with pytest.raises(ConnectionLostError):
+        await hosts.push(bytes_per_second=8 * MIB)
+    hosts.on_event = None
+    durable_bytes = max(
+        one.durable_bytes for one in hosts.events if isinstance(one, events.Progress)
+    )
+    resumed, fresh = await hosts.push()
+    assert (resumed.mode, fresh.mode) == (Mode.RESUME, Mode.INCREMENTAL)
+    (told,) = [one for one in hosts.events if isinstance(one, events.Resumed)]
+    assert told.done_bytes >= durable_bytes >= MIB
+    assert resumed.wire_bytes <= (4 * MIB - told.done_bytes) * 1.01
+    assert hosts.equal()
+
+
+async def test_a_lost_committed_is_made_up_for_by_the_next_push(hosts: Hosts) -> None:
+    await hosts.push()
+    hosts.change(0, 10)
+
+    def cut_after_plan(event: events.Event, cable: MemoryTransport) -> None:
+        # All frames of this small delta are under way; COMMIT gets through, COMMITTED does not.
+        if isinstance(event, events.Progress) and event.done_bytes == event.total_bytes:
+            cable._incoming.break_off()
+
+    hosts.on_event = cut_after_plan
+    with pytest.raises(ConnectionLostError):
+        await hosts.push()
+    hosts.on_event = None
+    await hosts.push()
+    assert hosts.equal()
+
+
+async def test_a_snapshot_of_a_push_that_was_refused_is_not_left_behind(hosts: Hosts) -> None:
+    hosts.replica.write_bytes(b"somebody else's")
+    with pytest.raises(VolumeError, match="--adopt"):
+        await hosts.push()
+    async with hosts.context() as context:
+        assert context.open_source(hosts._source_name).snapshots() == []
+    assert hosts.replica.read_bytes() == b"somebody else's"
+
+
+async def test_adoption_sends_only_what_differs(hosts: Hosts) -> None:
+    content = bytearray(hosts.source.read_bytes())
+    content[MIB] ^= 1
+    hosts.replica.write_bytes(content)
+    (transfer,) = await hosts.push(Wish(adopt=True))
+    assert transfer.mode is Mode.ADOPT
+    assert transfer.plan_bytes == 64 * KIB
+    assert hosts.equal()
+    hosts.change(0, 10)
+    (transfer,) = await hosts.push()
+    assert transfer.mode is Mode.INCREMENTAL
+
+
+async def test_a_replica_that_was_written_to_is_not_overwritten(hosts: Hosts) -> None:
+    await hosts.push()
+    hosts.replica.chmod(0o600)
+    with hosts.replica.open("r+b") as file:
+        file.write(b"!")
+    before = hosts.replica.read_bytes()
+    with pytest.raises(DivergedError, match="written to"):
+        await hosts.push()
+    assert hosts.replica.read_bytes() == before
+    await hosts.push(Wish(adopt=True))
+    assert hosts.equal()
+
+
+async def test_full_starts_over(hosts: Hosts) -> None:
+    await hosts.push()
+    (transfer,) = await hosts.push(Wish(full=True))
+    assert (transfer.mode, transfer.plan_bytes) == (Mode.FULL, 4 * MIB)
+    assert hosts.equal()
+
+
+async def test_growing_is_followed_shrinking_needs_consent(hosts: Hosts) -> None:
+    await hosts.push()
+    with hosts.source.open("r+b") as file:
+        file.truncate(5 * MIB)
+    await hosts.push()
+    assert hosts.equal()
+    with hosts.source.open("r+b") as file:
+        file.truncate(3 * MIB)
+    with pytest.raises(VolumeError, match="--shrink"):
+        await hosts.push()
+    await hosts.push(Wish(shrink=True))
+    assert hosts.equal()
+
+
+async def test_compressed_content_arrives_unchanged(hosts: Hosts) -> None:
+    hosts.source.write_bytes(b"all work and no play makes jack a dull boy\n" * 50_000)
+    (transfer,) = await hosts.push(compressor=ZstdCompressor())
+    assert transfer.wire_bytes < transfer.plan_bytes // 10
+    assert hosts.equal()
+
+
+async def test_a_dry_run_changes_nothing(hosts: Hosts) -> None:
+    plan = await hosts.dry_run()
+    assert (plan.mode, plan.data_bytes, plan.creates_replica) == (Mode.FULL, 4 * MIB, True)
+    assert [one.name for one in (hosts.folder / "target").iterdir() if one.is_file()] == []
+    async with hosts.context() as context:
+        assert context.open_source(hosts._source_name).snapshots() == []
+    await hosts.push()
+    hosts.change(0, 10)
+    plan = await hosts.dry_run()
+    assert plan.mode is Mode.INCREMENTAL
+    assert plan.data_bytes is not None
+    assert 0 < plan.data_bytes <= 64 * KIB
+    assert not hosts.equal()
+
+
+async def test_verify_finds_a_flipped_bit_and_names_where(hosts: Hosts) -> None:
+    await hosts.push()
+    assert (await hosts.verify()).different == ()
+    hosts.replica.chmod(0o600)
+    with hosts.replica.open("r+b") as file:
+        file.seek(3 * MIB + 5)
+        byte = file.read(1)
+        file.seek(3 * MIB + 5)
+        file.write(bytes([byte[0] ^ 1]))
+    (extent,) = (await hosts.verify()).different
+    assert extent.offset_bytes <= 3 * MIB + 5 < extent.end_bytes
+
+
+async def test_verify_without_a_common_snapshot_says_push_first(hosts: Hosts) -> None:
+    with pytest.raises(VolumeError, match="push first"):
+        await hosts.verify()
