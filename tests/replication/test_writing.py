@@ -1,4 +1,4 @@
-"""Only verified content is written, and nothing is durable before its sync and its record (I1, I2)."""
+"""Only verified content is written; nothing is durable before its sync and record (I1, I2)."""
 
 from __future__ import annotations
 

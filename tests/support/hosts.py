@@ -1,6 +1,4 @@
-"""Two hosts in one process: image files in two folders, the real client and server, a cable that can
-be cut.
-"""
+"""Two hosts in one process: image files, the real client and server, a cable that can be cut."""
 
 from __future__ import annotations
 
@@ -16,8 +14,8 @@ from blockrep.client import operations
 from blockrep.client.operations import ClientContext
 from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName
-from blockrep.replication import events
 from blockrep.replication.blocking import ThreadBlocking
+from blockrep.replication.events import Event
 from blockrep.replication.receiver import ReceiverLimits
 from blockrep.replication.sender import DryRun, PushOptions, Transfer, Verification
 from blockrep.server.service import Service, ServiceSettings
@@ -49,10 +47,10 @@ class Hosts:
     folder: Path
     limits: ReceiverLimits = LIMITS
     features: tuple[str, ...] = ("zstd",)
-    events: list[events.Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     audit: list[Any] = field(default_factory=list)
     allowed: Callable[[str, str, str], Allowed | None] | None = None
-    on_event: Callable[[events.Event, MemoryTransport], None] | None = None
+    on_event: Callable[[Event, MemoryTransport], None] | None = None
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -147,7 +145,7 @@ class Hosts:
     def _settings(self, host: str) -> StorageSettings:
         return StorageSettings(self.folder / f"{host}-state", self.folder / f"{host}-run", 0, 0)
 
-    def _sink(self, event: events.Event) -> None:
+    def _sink(self, event: Event) -> None:
         self.events.append(event)
         if self.on_event is not None and self._client_end is not None:
             self.on_event(event, self._client_end)

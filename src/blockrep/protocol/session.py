@@ -115,9 +115,11 @@ class Session:
         self.connection_lost(self._lost("the connection ended"))
 
     def connection_lost(self, error: BlockrepError) -> None:
-        """Take note that the transport failed."""
-        if not self._is_over:
-            self.error = error
+        """Take note that the transport failed; a lost connection is told with what is safe."""
+        if self._is_over:
+            return
+        plain = isinstance(error, ConnectionLostError) and error.next_step is None
+        self.error = self._lost(error.what) if plain else error
 
     def _lost(self, what: str) -> BlockrepError:
         if self.limits is None:
