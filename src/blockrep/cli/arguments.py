@@ -1,0 +1,140 @@
+"""The command line of ``blockrep``: commands, options, and what they are called in errors."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from blockrep import __version__
+from blockrep.errors import UsageError
+
+__all__ = ["parse_arguments"]
+
+_DESCRIPTION = (
+    "Replicates LVM thin volumes and image files to another host, incrementally. "
+    "SOURCE is VG/LV or a path that starts with / or a dot; TARGET is HOST:VG/LV, HOST:/path or "
+    "tls://HOST:PORT/VG/LV."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, next_step=f"see {self.prog} --help")
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; the attribute ``command`` says which command it is.
+
+    Raises:
+        UsageError: it cannot be understood.
+        SystemExit: --help or --version was answered.
+    """
+    parser = _Parser(prog="blockrep", description=_DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"blockrep {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_push(commands)
+    _add_verify(commands)
+    _add_list(commands)
+    _add_delta(commands)
+    _add_certs(commands)
+    _add_demo(commands)
+    return parser.parse_args(arguments)
+
+
+def _command(
+    commands: argparse._SubParsersAction[_Parser],
+    name: str,
+    help_text: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=help_text,
+        description=f"{help_text[0].upper()}{help_text[1:]}.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML)")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    return parser
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument(
+        "--json", action="store_true", help="one JSON object a line, see docs/json.md"
+    )
+    output.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _add_push(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "push", "bring a replica to the source's present content")
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("target", metavar="TARGET")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="tell what would be done, do nothing"
+    )
+    parser.add_argument("--compress", action="store_true", help="compress with zstd")
+    parser.add_argument("--bwlimit", metavar="RATE", help="bytes a second at most, such as 50M")
+    parser.add_argument("--verify", action="store_true", help="compare both ends afterwards")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--adopt",
+        action="store_true",
+        help="take over a volume that exists: compare, send what differs, overwrite it",
+    )
+    mode.add_argument("--full", action="store_true", help="send everything that is allocated")
+    parser.add_argument("--shrink", action="store_true", help="allow the replica to become smaller")
+    _add_output(parser)
+
+
+def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "verify", "compare the newest common snapshot, block by block")
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("target", metavar="TARGET")
+    _add_output(parser)
+
+
+def _add_list(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "list", "list snapshots, here or at a target")
+    parser.add_argument(
+        "volume",
+        nargs="?",
+        metavar="TARGET|SOURCE",
+        help="default: all LVM volumes of this host that blockrep keeps snapshots of",
+    )
+    _add_output(parser)
+
+
+def _add_delta(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "delta", "tell what a push would send, from metadata alone")
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("--to", metavar="TARGET", help="since the snapshot held for this target")
+    parser.add_argument("--extents", action="store_true", help="list every extent")
+    _add_output(parser)
+
+
+def _add_certs(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "certs", "make a private authority and certificates")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    initialise = actions.add_parser("init", help="make the authority", allow_abbrev=False)
+    issue = actions.add_parser("issue", help="issue a host's certificate", allow_abbrev=False)
+    issue.add_argument("name", metavar="NAME", help="the host's name; a client's identity")
+    issue.add_argument("--server", action="store_true", help="for a host that keeps replicas")
+    issue.add_argument("--client", action="store_true", help="for a host that pushes")
+    issue.add_argument(
+        "--host", action="append", default=[], metavar="NAME|ADDRESS", help="as clients call it"
+    )
+    issue.add_argument("--days", type=int, metavar="N", help="how long it is valid")
+    show = actions.add_parser("show", help="say what a certificate says", allow_abbrev=False)
+    show.add_argument("file", nargs="*", type=Path, metavar="FILE", help="default: all here")
+    for action in (initialise, issue, show):
+        action.add_argument(
+            "--directory", type=Path, metavar="DIR", help="default: certs beside the configuration"
+        )
+
+
+def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "demo", "show what blockrep does, in a temporary directory")
+    parser.add_argument("--keep", action="store_true", help="do not remove the directory")
+    parser.add_argument("--size", default="64M", metavar="SIZE", help="of the volume, default 64M")

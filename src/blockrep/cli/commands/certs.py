@@ -1,0 +1,71 @@
+"""``blockrep certs``: the private authority and the hosts' certificates."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+from pathlib import Path
+
+from blockrep.certificates.authority import LEAF_DAYS, Issued, create_authority, issue
+from blockrep.certificates.describe import CertificateInfo, describe, expires_soon
+from blockrep.certificates.naming import Role
+from blockrep.cli.running import settings_of
+from blockrep.errors import ConfigurationError
+
+__all__ = ["run"]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make an authority, issue a certificate, or show some."""
+    directory: Path = options.directory or settings_of(options).tls.directory
+    if options.action == "init":
+        _tell(create_authority(directory))
+        print(f"keep {directory / 'ca.key'} secret: whoever has it can become any host")
+        print(
+            "next: blockrep certs issue NAME --server --host NAME, for the host with the replicas"
+        )
+    elif options.action == "issue":
+        roles = [role for role in Role if getattr(options, role.value)]
+        days = LEAF_DAYS if options.days is None else options.days
+        issued = issue(directory, options.name, roles, options.host, days)
+        _tell(issued)
+        print(
+            f"next: copy ca.pem, {issued.certificate.name} and {issued.key.name} to "
+            f"/etc/blockrep/certs of {options.name}"
+        )
+    else:
+        _show(options.file or sorted(directory.glob("*.pem")), directory)
+    return 0
+
+
+def _tell(issued: Issued) -> None:
+    print(f"wrote {issued.certificate} (fingerprint {issued.info.fingerprint[:16]})")
+    print(f"wrote {issued.key} (readable by uid {os.geteuid()} only)")
+
+
+def _show(files: list[Path], directory: Path) -> None:
+    if not files:
+        raise ConfigurationError(
+            "there are no certificates", where=str(directory), next_step="run blockrep certs init"
+        )
+    now = dt.datetime.now(dt.UTC)
+    for file in files:
+        for line in _lines(describe(file), now):
+            print(line)
+
+
+def _lines(info: CertificateInfo, now: dt.datetime) -> list[str]:
+    roles = (
+        "authority" if info.is_authority else ", ".join(sorted(role.value for role in info.roles))
+    )
+    warning = "  EXPIRES SOON" if expires_soon(info, now) else ""
+    return [
+        str(info.path),
+        f"  subject      {info.subject}",
+        f"  issued by    {info.issuer}",
+        f"  names        {', '.join((*info.names, *info.addresses)) or '-'}",
+        f"  for          {roles}",
+        f"  valid until  {info.not_after:%Y-%m-%d %H:%M} UTC ({info.days_left(now)} days){warning}",
+        f"  sha256       {info.fingerprint}",
+    ]

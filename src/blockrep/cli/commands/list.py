@@ -1,0 +1,85 @@
+"""``blockrep list``: snapshots of a local volume, of all, or of a replica at a target."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Iterable
+
+from blockrep.cli.graph import client_graph
+from blockrep.cli.rendering import format_age, format_bytes, sink_for
+from blockrep.cli.running import run_operation, settings_of, target_of
+from blockrep.client import operations
+from blockrep.config.settings import Settings
+from blockrep.model.names import parse_volume
+from blockrep.model.snapshots import Snapshot
+
+__all__ = ["run", "table"]
+
+
+def run(options: argparse.Namespace) -> int:
+    """List."""
+    settings = settings_of(options)
+    for title, snapshots in _listings(options, settings):
+        if options.json:
+            for one in snapshots:
+                print(json.dumps({"event": "snapshot", "volume": title, **dataclasses.asdict(one)}))
+        elif not options.quiet:
+            print(title)
+            for line in table(snapshots, time.time()):
+                print(f"  {line}")
+    return 0
+
+
+def _listings(
+    options: argparse.Namespace, settings: Settings
+) -> Iterable[tuple[str, list[Snapshot]]]:
+    if options.volume is None:
+        from blockrep.storage.lvm.listing import list_host  # noqa: PLC0415 - only LVM hosts
+
+        yield from list_host(settings.storage)
+        return
+    try:
+        volume = parse_volume(options.volume)
+    except ValueError:
+        target = target_of(options.volume, settings)
+        sink = sink_for(options.volume, as_json=False, quiet=True)
+        with client_graph(settings) as context:
+            replica = run_operation(operations.list_remote(context, target, sink))
+        yield str(target), list(replica.snapshots)
+    else:
+        with client_graph(settings) as context:
+            yield (
+                str(volume),
+                run_operation(operations.list_source(context, volume)),
+            )
+
+
+def table(snapshots: list[Snapshot], now_seconds: float) -> list[str]:
+    """Return one line for each snapshot, newest first, under a heading."""
+    if not snapshots:
+        return ["no snapshots"]
+    rows = [("#", "ID", "BASE", "SIZE", "ALLOCATED", "AGE", "STATE", "NAME")]
+    ordered = sorted(snapshots, key=lambda one: one.sequence)
+    bases = ["-", *(one.id[:8] for one in ordered[:-1])]
+    for one, base in reversed(list(zip(ordered, bases, strict=True))):
+        allocated = format_bytes(one.allocated_bytes) if one.allocated_bytes >= 0 else "-"
+        rows.append(
+            (
+                str(one.sequence),
+                one.id[:8],
+                base,
+                format_bytes(one.size_bytes),
+                allocated,
+                format_age(now_seconds - one.created_seconds),
+                "good" if one.committed else "pending",
+                one.name or "-",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

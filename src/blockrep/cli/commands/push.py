@@ -1,0 +1,74 @@
+"""``blockrep push``: and its ``--dry-run``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+
+from blockrep.cli.commands.verify import verdict
+from blockrep.cli.graph import client_graph
+from blockrep.cli.rendering import format_bytes, sink_for
+from blockrep.cli.running import rate_of, run_operation, settings_of, source_of, target_of
+from blockrep.client import operations
+from blockrep.model.lineage import Wish
+from blockrep.replication.reading import Compressor
+from blockrep.replication.sender import DryRun, PushOptions
+
+__all__ = ["run"]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Push, or tell what a push would do."""
+    source = source_of(options)
+    settings = settings_of(options)
+    target = target_of(options.target, settings)
+    push_options = PushOptions(
+        target=str(target),
+        volume=str(target.volume),
+        wish=Wish(full=options.full, adopt=options.adopt, shrink=options.shrink),
+        bytes_per_second=rate_of(options.bwlimit),
+        compressor=_compressor() if options.compress else None,
+    )
+    sink = sink_for(str(source), as_json=options.json, quiet=options.quiet)
+    try:
+        with client_graph(settings) as context:
+            if options.dry_run:
+                plan = run_operation(
+                    operations.dry_run(context, source, target, push_options, sink)
+                )
+                _show_dry_run(plan, as_json=options.json)
+                return 0
+            _, verification = run_operation(
+                operations.push(
+                    context, source, target, push_options, sink, verify_after=options.verify
+                )
+            )
+    finally:
+        sink.finish()
+    return 0 if verification is None else verdict(verification, options)
+
+
+def _compressor() -> Compressor:
+    from blockrep.replication.compression import ZstdCompressor  # noqa: PLC0415 - start-up time
+
+    return ZstdCompressor()
+
+
+def _show_dry_run(plan: DryRun, *, as_json: bool) -> None:
+    if as_json:
+        fields = dataclasses.asdict(plan) | {"mode": plan.mode.value}
+        print(json.dumps({"event": "dry_run", **fields}))
+        return
+    print(f"mode       {plan.mode.value}: {plan.reason}")
+    if plan.data_bytes is not None and plan.discard_bytes is not None:
+        print(f"send       {format_bytes(plan.data_bytes)} at most")
+        print(f"discard    {format_bytes(plan.discard_bytes)}")
+    if plan.new_chunks is not None:
+        needed = format_bytes(plan.new_chunks * plan.chunk_bytes)
+        chunk = format_bytes(plan.chunk_bytes)
+        print(f"allocate   {plan.new_chunks} chunks of {chunk} at most: {needed}")
+    print(f"free       {format_bytes(plan.free_bytes)} above the reserve at the target")
+    print(f"create     {'the replica, ' if plan.creates_replica else ''}a snapshot at each end")
+    for snapshot in plan.dropped:
+        print(f"drop       {snapshot.name} (#{snapshot.sequence}) here")

@@ -1,0 +1,90 @@
+"""Runs a command's coroutine: uvloop, signals, configuration, names."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+
+from blockrep.config.load import load_settings
+from blockrep.config.settings import Settings
+from blockrep.config.values import parse_size
+from blockrep.errors import InterruptedByUserError, UsageError
+from blockrep.model.names import Target, VolumeName, parse_target, parse_volume
+
+__all__ = ["rate_of", "run_operation", "settings_of", "source_of", "target_of"]
+
+T = TypeVar("T")
+
+
+def run_operation(operation: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; SIGINT and SIGTERM cancel it, so that both hosts are left in order.
+
+    Raises:
+        InterruptedByUserError: a signal ended it.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_cancellable(operation))
+
+
+async def _cancellable(operation: Coroutine[Any, Any, T]) -> T:
+    task = asyncio.ensure_future(operation)
+    received: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        received.append(number)
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        raise InterruptedByUserError(
+            f"ended by {received[0].name}",
+            safe="what the receiver acknowledged is kept",
+            next_step="run the same command again: a push resumes",
+        ) from None
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Load the configuration. Raises ConfigurationError."""
+    return load_settings(options.config, os.environ, os.geteuid())
+
+
+def source_of(options: argparse.Namespace) -> VolumeName:
+    """Return the source. Raises UsageError."""
+    try:
+        return parse_volume(options.source)
+    except ValueError as error:
+        raise UsageError(str(error), next_step="SOURCE is VG/LV or a path") from error
+
+
+def target_of(text: str, settings: Settings) -> Target:
+    """Return a target. Raises UsageError."""
+    try:
+        return parse_target(text, settings.client.port)
+    except ValueError as error:
+        hint = "TARGET is HOST:VG/LV, HOST:/path or tls://HOST:PORT/VG/LV"
+        raise UsageError(str(error), next_step=hint) from error
+
+
+def rate_of(text: str | None) -> int:
+    """Return bytes a second, 0 for no limit. Raises UsageError."""
+    if text is None:
+        return 0
+    try:
+        rate = parse_size(text)
+    except ValueError as error:
+        raise UsageError(str(error), where="--bwlimit") from error
+    if rate <= 0:
+        raise UsageError("the rate must be more than 0", where="--bwlimit")
+    return rate
