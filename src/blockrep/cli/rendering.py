@@ -128,7 +128,7 @@ class LineSink:
         self._now = now
         self._width = width
         self._meter = RateMeter()
-        self._next_progress = 0.0
+        self._next_progress = 0.0 if live else now() + _PLAIN_SECONDS
         self._resumed_percent = 0
         self._line_is_open = False
 

@@ -50,8 +50,9 @@ def verdict(verification: Verification, options: argparse.Namespace) -> int:
         if len(different) > _SHOWN_EXTENTS:
             print(f"differs: {len(different) - _SHOWN_EXTENTS} more extents", file=sys.stderr)
     total = sum(extent.length_bytes for extent in different)
+    sequence = verification.snapshot.sequence
     raise VerificationFailedError(
-        f"snapshot #{verification.snapshot.sequence} differs: {total} bytes in {len(different)} extents",
+        f"{total} bytes differ in {len(different)} extents (snapshot #{sequence})",
         where=options.target,
         safe="nothing was changed",
         next_step="suspect the disks of both hosts; push --adopt repairs the replica",
