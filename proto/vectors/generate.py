@@ -1,4 +1,4 @@
-"""Writes the test vectors of the protocol: ``python proto/vectors/generate.py``, from anywhere.
+"""Writes the test vectors of the protocol: ``python proto/vectors/generate.py [FOLDER]``.
 
 The vectors are part of the norm, so what is generated is looked at before it is committed: besides
 this code, the tests read them with a decoder of their own that was written from PROTOCOL.md alone.
@@ -7,6 +7,7 @@ this code, the tests read them with a decoder of their own that was written from
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from conversations import digest_vectors, transcripts
@@ -20,10 +21,8 @@ from frames import (
     valid_messages,
 )
 
-HERE = Path(__file__).resolve().parent
 
-
-def main() -> None:
+def main(folder: Path) -> None:
     """Write all files."""
     frames = {
         "frames": [{"name": name, **described(one)} for name, one in valid_messages()],
@@ -41,8 +40,8 @@ def main() -> None:
         ("transcripts", list(transcripts())),
     ):
         text = json.dumps(content, indent=1, ensure_ascii=False)
-        (HERE / f"{file_name}.json").write_text(text + "\n")
+        (folder / f"{file_name}.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent)

@@ -122,9 +122,9 @@ def test_unknown_keys_are_ignored() -> None:
 
 def test_errors_name_the_key() -> None:
     fields = {"p": ("pair", PAIR)}
-    with pytest.raises(ValueError, match="^key 'p': key 'l' is missing$"):
+    with pytest.raises(ValueError, match=r"^key 'p': key 'l' is missing$"):
         decode_map(fields, {"p": {}})
-    with pytest.raises(ValueError, match="^key 'p': not a map$"):
+    with pytest.raises(ValueError, match=r"^key 'p': not a map$"):
         decode_map(fields, {"p": 1})
-    with pytest.raises(ValueError, match="^key 'a': not an integer"):
+    with pytest.raises(ValueError, match=r"^key 'a': not an integer"):
         encode_map({"a": ("left", u64())}, Pair(-1, None))

@@ -47,6 +47,6 @@ def test_every_state_can_be_reached_and_left() -> None:
 def test_only_acks_cross_what_the_other_end_sends() -> None:
     """Wherever both may send, neither's frame makes the other's, already on its way, a fault."""
     for (state, frame_type, side), after in TRANSITIONS.items():
-        for (other_state, other_type, other_side), _ in TRANSITIONS.items():
+        for other_state, other_type, other_side in TRANSITIONS:
             if other_state is state and other_side is side.other:
                 assert next_state(after, other_type, other_side) is not None, (frame_type, state)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import zstandard
 
@@ -14,7 +18,7 @@ from blockrep.protocol.session import Session
 from blockrep.protocol.transitions import Side, State
 from support import plain_decoder
 from support.frame_feeding import deliver, feed, read_frames
-from support.vectors import Json, by_name, load, unplain
+from support.vectors import PROTO, Json, by_name, load, unplain
 
 FRAMES = load("frames")
 VALID = by_name(FRAMES["frames"])
@@ -23,13 +27,13 @@ IGNORED = by_name(FRAMES["ignored"])
 INVALID = by_name(load("invalid"))
 DIGESTS = load("digests")
 TRANSCRIPTS = by_name(load("transcripts"))
-STEPS = {
+STEPS: dict[str, Json] = {
     f"{name}-{first}.{second}": step
     for name, transcript in TRANSCRIPTS.items()
     for first, connection in enumerate(transcript["connections"])
     for second, step in enumerate(connection["steps"])
 }
-EVERY_FRAME = {**VALID, **DECODE_ONLY, **STEPS}
+EVERY_FRAME: dict[str, Json] = {**VALID, **DECODE_ONLY, **STEPS}
 
 
 def message_of(vector: Json) -> Message:
@@ -47,7 +51,7 @@ def test_bytes_decode_to_what_is_written_beside_them(name: str) -> None:
     assert message_from(frame) == message_of(vector)
 
 
-@pytest.mark.parametrize("name", {**VALID, **STEPS})
+@pytest.mark.parametrize("name", [*VALID, *STEPS])
 def test_what_is_written_encodes_to_the_same_bytes(name: str) -> None:
     vector = EVERY_FRAME[name]
     message = message_of(vector)
@@ -66,9 +70,16 @@ def test_the_text_alone_reads_the_same(name: str) -> None:
     assert payload.hex() == vector["payload"]
 
 
+def test_the_files_are_what_the_generator_writes(tmp_path: Path) -> None:
+    folder = PROTO / "vectors"
+    subprocess.run([sys.executable, folder / "generate.py", tmp_path], check=True, timeout=60)
+    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert written == {path.name: path.read_text() for path in folder.glob("*.json")}
+
+
 def test_every_type_has_a_vector() -> None:
     assert {vector["frame"] for vector in VALID.values()} == {one.name for one in FrameType}
-    assert plain_decoder.NAMES == {int(one): one.name for one in FrameType}
+    assert {int(one): one.name for one in FrameType} == plain_decoder.NAMES
 
 
 @pytest.mark.parametrize("name", IGNORED)
@@ -78,13 +89,16 @@ def test_optional_types_are_skipped(name: str) -> None:
     assert [frame.type for frame in frames] == [FrameType.PING]
 
 
+def read_messages(content: bytes) -> list[Message]:
+    return [message_from(frame) for frame in read_frames(FrameReader(), content)]
+
+
 @pytest.mark.parametrize("name", INVALID)
 def test_invalid_bytes_are_refused_for_the_stated_reason(name: str) -> None:
     vector = INVALID[name]
     assert vector["code"] == ProtocolError.code
     with pytest.raises(ProtocolError) as caught:
-        for frame in read_frames(FrameReader(), bytes.fromhex(vector["hex"])):
-            message_from(frame)
+        read_messages(bytes.fromhex(vector["hex"]))
     assert caught.value.what.startswith(vector["says"])
 
 

@@ -24,7 +24,6 @@ __all__ = [
     "digest",
     "merge_adjacent",
     "skip_before",
-    "split",
     "summarize",
 ]
 
@@ -119,16 +118,6 @@ def skip_before(extents: Iterable[Extent], cursor_bytes: int) -> Iterator[Extent
             yield Extent(cursor_bytes, extent.end_bytes - cursor_bytes, extent.kind)
         else:
             yield extent
-
-
-def split(extents: Iterable[Extent], max_bytes: int) -> Iterator[Extent]:
-    """Cut extents at multiples of ``max_bytes`` of the volume, so that no piece is longer."""
-    for extent in extents:
-        offset = extent.offset_bytes
-        while offset < extent.end_bytes:
-            end = min(extent.end_bytes, (offset // max_bytes + 1) * max_bytes)
-            yield Extent(offset, end - offset, extent.kind)
-            offset = end
 
 
 def align_outward(extents: Iterable[Extent], block_bytes: int, size_bytes: int) -> Iterator[Extent]:

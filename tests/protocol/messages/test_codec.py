@@ -29,14 +29,14 @@ def test_a_payload_is_a_buffer_of_its_own_and_never_copied() -> None:
 
 def test_what_the_peer_sent_wrong_is_its_fault_and_says_which_key() -> None:
     frame = Frame(FrameType.ACK, {"received": 1}, memoryview(b""))
-    with pytest.raises(ProtocolError, match="^ACK: key 'durable' is missing$"):
+    with pytest.raises(ProtocolError, match=r"^ACK: key 'durable' is missing$"):
         message_from(frame)
 
 
 def test_what_we_would_send_wrong_is_a_value_error_and_says_which_key() -> None:
-    with pytest.raises(ValueError, match="^HELLO: key 'software': not text"):
+    with pytest.raises(ValueError, match=r"^HELLO: key 'software': not text"):
         encode_message(Hello((1, 1), (), "x" * 65))
-    with pytest.raises(ValueError, match="^ACK: key 'received': not an integer"):
+    with pytest.raises(ValueError, match=r"^ACK: key 'received': not an integer"):
         encode_message(Ack(1 << 63, 0))
 
 

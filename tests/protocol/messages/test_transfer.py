@@ -78,7 +78,7 @@ def test_compressed_data_has_a_payload() -> None:
 @pytest.mark.parametrize("count", [0, MAX_SEGMENTS + 1])
 def test_data_has_one_to_so_many_segments(count: int) -> None:
     segments = tuple(Extent(2 * index, 1, ExtentKind.ZERO) for index in range(count))
-    with pytest.raises(ValueError, match="^DATA: key 's': not an array of 3 to 1536"):
+    with pytest.raises(ValueError, match=r"^DATA: key 's': not an array of 3 to 1536"):
         encode_message(Data(segments, bytes(16)))
 
 

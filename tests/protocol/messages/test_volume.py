@@ -104,5 +104,5 @@ def test_more_records_than_the_limit_are_refused() -> None:
     ],
 )
 def test_a_record_that_does_not_fit_is_our_own_mistake(snapshot: Snapshot) -> None:
-    with pytest.raises(ValueError, match="^VOLUME: "):
+    with pytest.raises(ValueError, match=r"^VOLUME: "):
         encode_message(replace(EMPTY, snapshots=(snapshot,)))
