@@ -12,9 +12,20 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DEFAULT_PORT", "Target", "VolumeName", "parse_target", "parse_volume"]
+__all__ = [
+    "DEFAULT_PORT",
+    "UNSAFE_CATEGORIES",
+    "Target",
+    "VolumeName",
+    "parse_target",
+    "parse_volume",
+]
 
 DEFAULT_PORT: Final = 8733
+
+UNSAFE_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories that no name and no text from a peer may hold: both end on terminals and in
+logs. Cs stands for bytes that are no UTF-8."""
 
 _LV_PATTERN = re.compile(
     r"(?P<vg>[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,126})/(?P<lv>[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,99})"
@@ -26,8 +37,6 @@ _RESERVED_INFIXES = (
     "_rimage", "_rmeta", "_tdata", "_tmeta", "_vdata", "_vorigin", "_wcorig",
 )  # fmt: skip
 _MAX_PATH_BYTES = 4096  # PATH_MAX, and what OPEN can carry
-# What OPEN cannot carry either: names end on terminals and in logs. Cs: bytes that are no UTF-8.
-_REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _HOST_PATTERN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?)")
 _PORT_PATTERN = re.compile(r":([0-9]{1,5})")
 _MAX_PORT = 65535
@@ -78,7 +87,7 @@ def parse_volume(text: str) -> VolumeName:
     shown = ascii(text[:80])
     if len(text) > _MAX_PATH_BYTES:
         raise ValueError(f"{shown}... is too long for a volume")
-    if any(unicodedata.category(character) in _REFUSED_CATEGORIES for character in text):
+    if any(unicodedata.category(character) in UNSAFE_CATEGORIES for character in text):
         raise ValueError(f"{shown} has a control character or is no UTF-8")
     if text.startswith(("/", ".")):
         last = text.rpartition("/")[2]

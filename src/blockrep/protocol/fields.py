@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from blockrep.model.names import UNSAFE_CATEGORIES
 from blockrep.protocol.limits import MAX_U64
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 _ID_BYTES = 16
-_REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def text(max_bytes: int) -> Field:
         # The categories first: what they exclude (surrogates) cannot be encoded.
         if type(value) is not str or len(value) > max_bytes:
             raise ValueError(f"not text of at most {max_bytes} bytes")
-        if any(unicodedata.category(character) in _REFUSED_CATEGORIES for character in value):
+        if any(unicodedata.category(character) in UNSAFE_CATEGORIES for character in value):
             raise ValueError("text with control characters")
         if len(value.encode()) > max_bytes:
             raise ValueError(f"not text of at most {max_bytes} bytes")

@@ -5,21 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from blockrep.errors import (
-    BlockrepError,
-    BusyError,
-    ConfigurationError,
-    DivergedError,
-    InternalError,
-    InterruptedByUserError,
-    NoSpaceError,
-    ProtocolError,
-    RefusedError,
-    StorageError,
-    UnsupportedHostError,
-    VerificationFailedError,
-    VolumeError,
-)
+from blockrep.errors import ERRORS_BY_CODE, BlockrepError, InternalError, RefusedError
 from blockrep.protocol.fields import array_of, optional, text, u64
 from blockrep.protocol.frames import FrameType
 from blockrep.protocol.limits import (
@@ -109,20 +95,20 @@ class Bye(Message):
 
 
 ABORT_ERRORS: Final[dict[str, type[BlockrepError]]] = {
-    error.code: error
-    for error in (
-        RefusedError,
-        DivergedError,
-        NoSpaceError,
-        VolumeError,
-        StorageError,
-        BusyError,
-        ProtocolError,
-        UnsupportedHostError,
-        VerificationFailedError,
-        ConfigurationError,
-        InterruptedByUserError,
-        InternalError,
+    code: ERRORS_BY_CODE[code]
+    for code in (
+        "refused",
+        "diverged",
+        "no-space",
+        "volume",
+        "storage",
+        "busy",
+        "protocol",
+        "unsupported-host",
+        "verification-failed",
+        "configuration",
+        "interrupted",
+        "internal",
     )
 }
 """Codes that ABORT may carry. How the command line was used and that the connection was lost are
