@@ -86,7 +86,6 @@ def decide(
     """
     _refuse_same_volume(source, replica)
     _refuse_foreign(replica, target, wish)
-    _refuse_shrinking(source, replica, target, wish)
     ours = [one for one in local if replica.lineage and one.lineage == replica.lineage]
     held_ids = {one.id for one in replica.snapshots}
     pending = _resumable(local, replica, wish)
@@ -115,6 +114,7 @@ def decide(
         )
     sequence = 1 + max((one.sequence for one in (*ours, *replica.snapshots)), default=0)
     mode, base, reason = _mode_and_base(ours, local, replica, target, wish)
+    _refuse_shrinking(source, replica, target, wish)
     lineage = replica.lineage if mode is Mode.INCREMENTAL or ours else ""
     return Decision(mode, lineage, base, None, sequence, reason, newly_committed, obsolete)
 

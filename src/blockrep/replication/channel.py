@@ -332,6 +332,8 @@ def _as_blockrep_error(error: BaseException) -> BlockrepError:
         return error
     if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt)):
         return InterruptedByUserError(
-            "the peer was interrupted", safe="what the receiver acknowledged is kept"
+            "the peer was interrupted",
+            safe="what the receiver acknowledged is kept",
+            next_step="run the same push again: it resumes",
         )
     return InternalError("the peer failed because of a defect", next_step="see its log")
