@@ -104,7 +104,7 @@ class TableReader(FileReader):
 
     Args:
         path: the live file.
-        table: the snapshot's table; not closed by the reader.
+        table: the snapshot's table; closed with the reader.
         stamp: the file's when the snapshot was taken.
         forget: called, before VolumeError is raised, when it turns out that the snapshot cannot be
             read any more.
@@ -117,6 +117,11 @@ class TableReader(FileReader):
         self._table = table
         self._stamp = stamp
         self._forget = forget
+
+    def __exit__(self, *exc: object) -> None:
+        """Close the file and the table."""
+        self._table.close()
+        super().__exit__(*exc)
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
         """Fill the buffer, and hold each whole block in it against the table.

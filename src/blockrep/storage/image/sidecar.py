@@ -43,8 +43,10 @@ class ImageFile:
         """Return the file's stat, None if it does not exist.
 
         Raises:
-            VolumeError: it is not a plain file, is one of ours, or its directory does not exist.
+            VolumeError: it is not a plain file, is one of ours, or its directory does not exist;
+                or the directories of ours are not to be trusted.
         """
+        self._check_directories()
         if DIRECTORY_NAME in self.path.parts:
             raise self.error("this is where blockrep keeps its own files", "name the image itself")
         try:
@@ -93,17 +95,24 @@ class ImageFile:
             return False
 
     def make_directory(self) -> None:
-        """Create the directory of ours, durably, for our eyes only.
-
-        Raises:
-            VolumeError: something is there that another user could have planted.
-        """
-        for directory in (*reversed(self.directory.parents[:2]), self.directory):
+        """Create the directory of ours, durably, for our eyes only."""
+        for directory in self._directories():
             with io_errors("its directory cannot be made", directory):
-                if not directory.is_symlink() and not directory.exists():
+                if not directory.exists():
                     directory.mkdir(mode=0o700)
                     sync_directory(directory.parent)
+        self._check_directories()
+
+    def _directories(self) -> tuple[Path, ...]:
+        return (*reversed(self.directory.parents[:2]), self.directory)
+
+    def _check_directories(self) -> None:
+        """Refuse directories that another user could have planted, or planted something in."""
+        for directory in self._directories():
+            try:
                 found = directory.lstat()
+            except OSError:
+                return  # not there, and so nothing below it
             trusted = found.st_uid in {0, os.geteuid()} and not found.st_mode & 0o022
             if not stat.S_ISDIR(found.st_mode) or not trusted:
                 raise VolumeError(

@@ -56,7 +56,7 @@ class ImageSource:
         del settings
         self._image = ImageFile(name, "source")
         self._clones: bool | None = None
-        self._tables: dict[str, DigestTable] = {}  # tables that this process fills
+        self._seeds: dict[str, int] = {}  # of the tables that this process fills
 
     def describe(self) -> VolumeInfo:
         """Look at the file."""
@@ -111,7 +111,6 @@ class ImageSource:
         record = self._record(snapshot)
         if record.content == "table":
             self._sealed_table(record.snapshot).close()
-            self._drop_table(snapshot.id)
         committed = dataclasses.replace(record.snapshot, committed=True)
         if not record.snapshot.committed:
             with io_errors("cannot be written", self._record_path(snapshot.id)):
@@ -127,7 +126,7 @@ class ImageSource:
             raise self._image.error(
                 "the snapshot is of another lineage than expected", "look again"
             )
-        self._drop_table(snapshot.id)
+        self._seeds.pop(snapshot.id, None)
         self._remove_files(self._image.ours().get(snapshot.id, []))
 
     def delta(self, base: Snapshot | None, new: Snapshot | None) -> Iterator[Extent]:
@@ -157,15 +156,12 @@ class ImageSource:
         if record.content == "img":
             return CloneReader(self._content_path(snapshot.id, "img"), snapshot.size_bytes)
         self._check_unchanged(record)
-        if record.snapshot.committed or snapshot.id not in self._tables:
-            table = self._whole_table(record.snapshot)
-            if table is None:
-                table = self._new_table(record.snapshot, secrets.randbits(64))
-            else:
-                self._keep_table(snapshot.id, table)
-        return TableReader(
-            self._image.path, self._tables[snapshot.id], record.stamp, lambda: self._forget(record)
-        )
+        table = self._whole_table(record.snapshot) or self._growing_table(record.snapshot)
+        try:
+            return TableReader(self._image.path, table, record.stamp, lambda: self._forget(record))
+        except BaseException:
+            table.close()
+            raise
 
     def stored_digests(self, snapshot: Snapshot) -> tuple[int, int, Iterator[bytes]] | None:
         """Return the table of a snapshot that has one."""
@@ -212,7 +208,10 @@ class ImageSource:
                 yield from scanning.data_extents(fd, size_bytes)
                 return
             base_table = stack.enter_context(self._sealed_table(base.snapshot))
-            table = None if new is None else self._new_table(new.snapshot, base_table.blocks.seed)
+            table: DigestTable | None = None
+            if new is not None:
+                table = self._new_table(new.snapshot, base_table.blocks.seed)
+                stack.enter_context(table)
             blocks = Blocks(size_bytes, base_table.blocks.seed)
             try:
                 yield from scanning.scan_changes(fd, blocks, base_table, table)
@@ -228,17 +227,17 @@ class ImageSource:
         with io_errors("the digest table cannot be made", path):
             remove_file(path)
             table = DigestTable.create(path, snapshot.id, snapshot.size_bytes, seed)
-        self._keep_table(snapshot.id, table)
+        self._seeds[snapshot.id] = seed
         return table
 
-    def _keep_table(self, snapshot_id: str, table: DigestTable) -> None:
-        self._drop_table(snapshot_id)
-        self._tables[snapshot_id] = table
-
-    def _drop_table(self, snapshot_id: str) -> None:
-        table = self._tables.pop(snapshot_id, None)
-        if table is not None:
-            table.close()
+    def _growing_table(self, snapshot: Snapshot) -> DigestTable:
+        """Return the table that this process fills; what another one left of it is not trusted."""
+        seed = self._seeds.get(snapshot.id)
+        if seed is None:
+            return self._new_table(snapshot, secrets.randbits(64))
+        path = self._content_path(snapshot.id, "table")
+        with io_errors("the digest table cannot be opened", path):
+            return DigestTable.reopen(path, snapshot.id, snapshot.size_bytes, seed)
 
     def _whole_table(self, snapshot: Snapshot) -> DigestTable | None:
         path = self._content_path(snapshot.id, "table")

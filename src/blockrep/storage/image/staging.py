@@ -71,7 +71,7 @@ class FileContent:
 
     def sync(self) -> int:
         """See :class:`Content`."""
-        os.fsync(self._fd)
+        os.fdatasync(self._fd)
         return 0
 
     def reader(self) -> FileReader:

@@ -87,6 +87,12 @@ class DigestTable:
         return table
 
     @classmethod
+    def reopen(cls, path: Path, snapshot_id: str, size_bytes: int, seed: int) -> Self:
+        """Go on with a table that this process began. Raises OSError."""
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return cls(fd, snapshot_id, Blocks(size_bytes, seed), sealed=False)
+
+    @classmethod
     def open_sealed(cls, path: Path, snapshot_id: str, size_bytes: int) -> Self | None:
         """Open a complete table; None if there is none, or it was never sealed.
 
