@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from blockrep.cli import main as main_module
 from blockrep.cli.main import main
 from blockrep.errors import ERRORS_BY_CODE, NoSpaceError
 
@@ -68,7 +68,7 @@ def test_an_error_has_its_code_and_is_told_once(
     json_option: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = NoSpaceError("pool is full", where="vg/pool", safe="nothing was changed")
-    monkeypatch.setattr(main_module.importlib, "import_module", lambda _name: Command(error))
+    monkeypatch.setattr(importlib, "import_module", lambda _name: Command(error))
     assert main(["verify", "a/b", "c:d/e", *json_option]) == 6
     output = capsys.readouterr()
     assert output.err == "blockrep: error: vg/pool: pool is full; nothing was changed\n"
@@ -84,7 +84,7 @@ def test_defects_and_interruptions_have_codes_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(main_module.importlib, "import_module", lambda _name: Command(error))
+    monkeypatch.setattr(importlib, "import_module", lambda _name: Command(error))
     assert main(["verify", "a/b", "c:d/e"]) == code
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert main(["verify", "a/b", "c:d/e", "--debug"]) == code

@@ -21,7 +21,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from blockrep.errors import BlockrepError, ConnectionLostError, InternalError, ProtocolError
+from blockrep.errors import (
+    BlockrepError,
+    ConnectionLostError,
+    InternalError,
+    InterruptedByUserError,
+    ProtocolError,
+)
 from blockrep.protocol.frames import FrameReader, FrameType, allocate_payload
 from blockrep.protocol.messages import (
     Abort,
@@ -146,7 +152,10 @@ class Session:
         assert state is not None, "nothing we can send since its prefix came forbids a frame"
         if isinstance(message, Abort):
             self.state = state
-            self.error = message.to_error()
+            error = message.to_error()
+            # Whoever interrupted the peer did not interrupt us: here a connection was lost.
+            interrupted = isinstance(error, InterruptedByUserError)
+            self.error = self._lost(error.what) if interrupted else error
             return
         try:
             self._relate(message)

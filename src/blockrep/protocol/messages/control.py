@@ -5,14 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from blockrep.errors import (
-    ERRORS_BY_CODE,
-    BlockrepError,
-    ConnectionLostError,
-    InternalError,
-    InterruptedByUserError,
-    RefusedError,
-)
+from blockrep.errors import ERRORS_BY_CODE, BlockrepError, InternalError, RefusedError
 from blockrep.protocol.fields import array_of, optional, text, u64
 from blockrep.protocol.frames import FrameType
 from blockrep.protocol.limits import (
@@ -156,9 +149,6 @@ class Abort(Message):
     def to_error(self) -> BlockrepError:
         """Return the error as its class here; an unknown code is shown and counts as refused."""
         error_class = ABORT_ERRORS.get(self.code, RefusedError)
-        if error_class is InterruptedByUserError:
-            # Whoever interrupted the peer did not interrupt us: what we see is a lost connection.
-            error_class = ConnectionLostError
         what = self.what if self.code in ABORT_ERRORS else f"{self.what} ({self.code})"
         return error_class(what, where=self.where, safe=self.safe, next_step=self.next_step)
 
