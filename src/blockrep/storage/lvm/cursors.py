@@ -1,0 +1,98 @@
+"""How far staging volumes are durable: one small file each, by the staging volume's lv_uuid.
+
+A file that is missing, damaged or about another plan means 0: replaying extents is idempotent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from blockrep.errors import StorageError
+
+__all__ = ["Cursor", "CursorFile", "write_durably"]
+
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Everything below ``cursor_bytes`` is durable; ``chain`` is the running digest there."""
+
+    cursor_bytes: int
+    chain: bytes
+
+
+class CursorFile:
+    """The cursor of one staging volume.
+
+    Args:
+        state_directory: of the settings.
+        staging_uuid: lv_uuid.
+    """
+
+    def __init__(self, state_directory: Path, staging_uuid: str) -> None:
+        self._path = state_directory / "cursors" / staging_uuid
+
+    def load(self, plan_digest: bytes) -> Cursor | None:
+        """Return the cursor in this plan, None if there is none that can be relied on."""
+        try:
+            body, _, check = self._path.read_bytes().rpartition(b"\n")
+            fields = json.loads(body)
+            if check.decode() != _check(body) or fields["plan"] != plan_digest.hex():
+                return None
+            return Cursor(int(fields["cursor"]), bytes.fromhex(fields["chain"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def save(self, plan_digest: bytes, cursor: Cursor) -> None:
+        """Record, durably. Raises StorageError."""
+        fields = {
+            "plan": plan_digest.hex(),
+            "cursor": cursor.cursor_bytes,
+            "chain": cursor.chain.hex(),
+        }
+        body = json.dumps(fields).encode()
+        write_durably(self._path, body + b"\n" + _check(body).encode())
+
+    def remove(self) -> None:
+        """Forget; it may be gone already."""
+        self._path.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace a small file atomically; after a crash it is the old one or this.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(temporary, flags, 0o600)
+        try:
+            os.write(fd, content)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.replace(path)
+        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written: {error.strerror}",
+            where=str(path),
+            safe="the volumes are untouched",
+            next_step="check storage.state_directory and the room of its file system",
+        ) from error
+
+
+def _check(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=_DIGEST_BYTES).hexdigest()

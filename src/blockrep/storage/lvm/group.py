@@ -1,0 +1,179 @@
+"""One volume group: its state, read by one command, and changes to it, each checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from blockrep.errors import BlockrepError, NoSpaceError, StorageError, VolumeError
+from blockrep.model.names import VolumeName
+from blockrep.storage.interface import StorageSettings
+from blockrep.storage.lvm import commands
+from blockrep.storage.lvm.reports import (
+    LogicalVolume,
+    PoolStatus,
+    parse_mapped_bytes,
+    parse_pool_status,
+    parse_volumes,
+)
+from blockrep.storage.lvm.runner import CommandResult, Runner, describe_failure, require_root
+from blockrep.storage.lvm.tags import role_of
+
+__all__ = ["GroupState", "VolumeGroup"]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """All volumes of a group at one moment."""
+
+    volumes: tuple[LogicalVolume, ...]
+
+    def find(self, name: str) -> LogicalVolume | None:
+        """Return the volume of that name."""
+        return next((one for one in self.volumes if one.name == name), None)
+
+    def with_uuid(self, uuid: str) -> LogicalVolume | None:
+        """Return the volume with that lv_uuid."""
+        return next((one for one in self.volumes if one.uuid == uuid), None)
+
+    def thin_volume(self, name: VolumeName) -> tuple[LogicalVolume, LogicalVolume]:
+        """Return a thin volume and its pool.
+
+        Raises:
+            VolumeError: unknown, not thin, or partly outside of its pool.
+        """
+        volume = self.find(name.lv)
+        if volume is None:
+            raise VolumeError(
+                "there is no such logical volume",
+                where=str(name),
+                safe="nothing was changed",
+                next_step=f"see lvs {name.vg}",
+            )
+        return volume, self.pool_of(volume)
+
+    def pool_of(self, volume: LogicalVolume) -> LogicalVolume:
+        """Return a volume's pool. Raises VolumeError: it is not a thin volume."""
+        pool = self.with_uuid(volume.pool_uuid) if volume.kind == "thin" else None
+        if pool is None:
+            kind = "a thin pool" if volume.kind == "pool" else "not a thin volume"
+            raise VolumeError(
+                f"is {kind}",
+                where=volume.full_name,
+                safe="nothing was changed",
+                next_step="name a thin volume (lvs -o +pool_lv shows which are)",
+            )
+        origin = self.find(volume.origin)
+        if origin is not None and origin.kind != "thin":
+            raise VolumeError(
+                f"has an external origin ({origin.name}), whose content is not in the pool",
+                where=volume.full_name,
+                safe="nothing was changed",
+                next_step="copy it into a thin volume of its own first",
+            )
+        return pool
+
+
+class VolumeGroup:
+    """Reads and changes one volume group.
+
+    Args:
+        vg: its name.
+        settings: bounds and folders.
+        runner: starts the programs.
+    """
+
+    def __init__(self, vg: str, settings: StorageSettings, runner: Runner) -> None:
+        self.vg = vg
+        self.settings = settings
+        self.runner = runner
+
+    def read(self) -> GroupState:
+        """Read the state of the whole group, by one command.
+
+        Raises:
+            VolumeError: there is no such group.
+            UnsupportedHostError: not root, or no LVM.
+            StorageError: lvs failed.
+        """
+        require_root()
+        result = self.runner.run(commands.list_volumes(self.vg))
+        if result.status != 0:
+            if f'Volume group "{self.vg}" not found' in result.stderr:
+                raise VolumeError(
+                    "there is no such volume group",
+                    where=self.vg,
+                    safe="nothing was changed",
+                    next_step="see vgs",
+                )
+            raise self._failed(result)
+        return GroupState(tuple(parse_volumes(result.stdout)))
+
+    def change(self, argv: Sequence[str]) -> None:
+        """Run a command that must succeed. Raises StorageError, OutcomeUnknownError."""
+        result = self.runner.run(argv)
+        if result.status != 0:
+            raise self._failed(result)
+
+    def attempt(self, argv: Sequence[str]) -> CommandResult:
+        """Run a command whose success is judged by the state that it leaves."""
+        return self.runner.run(argv)
+
+    def remove(self, volume: LogicalVolume) -> None:
+        """Remove a volume of ours, if it still is what it was.
+
+        Raises:
+            VolumeError: it is not ours.
+            StorageError: it is still there afterwards (in use, perhaps).
+        """
+        role = role_of(volume)
+        if role is None:
+            raise VolumeError(
+                "is not blockrep's", where=volume.full_name, safe="it was not removed"
+            )
+        # lvremove says nothing when nothing matches, and 0: only the state tells.
+        argv = commands.remove(self.vg, volume.name, volume.uuid, role.tag)
+        result = self.attempt(argv)
+        left = self.read().with_uuid(volume.uuid)
+        if left is None:
+            return
+        if result.status != 0:
+            raise self._failed(result)
+        raise StorageError(
+            "was not removed: its tags or its uuid are not what they were",
+            where=left.full_name,
+            safe="it is as it was",
+        )
+
+    def status(self, pool: LogicalVolume) -> PoolStatus:
+        """Return a pool's numbers, activating it if need be. Raises StorageError."""
+        devices = [
+            commands.pool_device(self.vg, pool.name, "tpool"),
+            # A pool that never had a volume has no layer of its own.
+            commands.dm_name(self.vg, pool.name),
+        ]
+        for activation in (None, commands.activate_pool(self.vg, pool.name)):
+            if activation is not None:
+                self.change(activation)
+            for device in devices:
+                result = self.runner.run(commands.status(device))
+                status = parse_pool_status(result.stdout) if result.status == 0 else None
+                if status is not None:
+                    return status
+        raise self._failed(result)
+
+    def mapped_bytes(self, volume: LogicalVolume) -> int:
+        """Return how much a thin volume maps; its size if that is not known (it is inactive)."""
+        result = self.runner.run(commands.status(commands.dm_name(self.vg, volume.name)))
+        mapped = parse_mapped_bytes(result.stdout) if result.status == 0 else None
+        return volume.size_bytes if mapped is None else mapped
+
+    def _failed(self, result: CommandResult) -> BlockrepError:
+        # "Cannot create new thin volume, free space in thin pool VG/POOL reached threshold."
+        kind = NoSpaceError if "free space in thin pool" in result.stderr else StorageError
+        return kind(
+            describe_failure(result),
+            where=self.vg,
+            safe="the replica's good snapshots and the source's snapshots are kept",
+            next_step="see what LVM says, then run the same command again",
+        )

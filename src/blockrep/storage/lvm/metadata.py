@@ -1,0 +1,203 @@
+"""The metadata snapshot of a thin pool: reserve it, let a tool read it, release it.
+
+A pool has one. Who may use it is settled by two file locks (ours, one per pool, and the one of
+thin-send-recv); a snapshot that is held nevertheless is left alone, unless our own record says that
+a process of ours died with it. The record is written before the snapshot is reserved, with the
+pool's transaction, and again with the root once that is known: a crash in between leaves a record
+without a root, and the transaction in the held snapshot then tells whether it is ours.
+
+What the tool says is spooled, as small binary records, before anybody consumes it: nothing is
+locked or reserved while a delta is sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import struct
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Final
+
+from blockrep.errors import BusyError, StorageError, UnsupportedHostError
+from blockrep.storage.lvm import commands
+from blockrep.storage.lvm.cursors import write_durably
+from blockrep.storage.lvm.group import VolumeGroup
+from blockrep.storage.lvm.reports import LogicalVolume, PoolStatus
+from blockrep.storage.lvm.runner import describe_failure
+from blockrep.storage.lvm.thin_xml import Run, RunKind, ThinXml
+
+__all__ = ["PoolMetadata"]
+
+_RECORD = struct.Struct("<BQQ")
+_RECORDS_PER_READ: Final = 4096
+_MEMORY_BYTES: Final = 4 * 1024 * 1024
+_WAIT_SECONDS: Final = 30.0
+_POLL_SECONDS: Final = 0.2
+_ATTEMPTS: Final = 5
+#: thin-send-recv (src/thin_send_recv.c) holds this while it has a metadata snapshot reserved.
+_FOREIGN_LOCK: Final = Path("/var/run/thin-send-recv.lock")
+
+
+class PoolMetadata:
+    """Reads mappings out of one pool's metadata.
+
+    Args:
+        group: the pool's volume group.
+        pool: the pool.
+        wait_seconds: how long to wait for others before BusyError.
+    """
+
+    def __init__(
+        self, group: VolumeGroup, pool: LogicalVolume, wait_seconds: float = _WAIT_SECONDS
+    ) -> None:
+        self._group = group
+        self._pool = pool
+        self._wait_seconds = wait_seconds
+        settings = group.settings
+        self._record = settings.state_directory / "metadata-snapshots" / f"{pool.uuid}.json"
+        self._lock = settings.runtime_directory / "locks" / f"pool-{pool.uuid}.lock"
+
+    def compare(self, left: LogicalVolume, right: LogicalVolume) -> Iterator[Run]:
+        """Yield how two volumes of the pool differ, ascending. Raises as :meth:`dump`."""
+        vg, pool = self._group.vg, self._pool.name
+        yield from self._read(commands.thin_delta(vg, pool, left.thin_id, right.thin_id))
+
+    def dump(self, volume: LogicalVolume) -> Iterator[Run]:
+        """Yield what a volume maps, ascending.
+
+        Raises:
+            BusyError: the metadata snapshot is somebody else's.
+            StorageError: the metadata cannot be read.
+        """
+        yield from self._read(commands.thin_dump(self._group.vg, self._pool.name, volume.thin_id))
+
+    def _read(self, argv: Sequence[str]) -> Iterator[Run]:
+        with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as spool:
+            deadline = time.monotonic() + self._wait_seconds
+            with self._locked(self._lock, deadline), self._locked(_FOREIGN_LOCK, deadline):
+                self._spool(argv, spool, deadline)
+            spool.seek(0)
+            while block := spool.read(_RECORD.size * _RECORDS_PER_READ):
+                for kind, offset, length in _RECORD.iter_unpack(block):
+                    yield Run(RunKind(kind), offset, length)
+
+    def _spool(self, argv: Sequence[str], spool: IO[bytes], deadline: float) -> None:
+        """Run the tool until the same snapshot was held from its start to its end."""
+        for _ in range(_ATTEMPTS):
+            root = self._reserve(deadline)
+            same = False
+            try:
+                spool.seek(0)
+                spool.truncate()
+                for kind, offset, length in ThinXml().runs(self._group.runner.stream(argv)):
+                    spool.write(_RECORD.pack(kind, offset, length))
+            finally:
+                same = self._release(root)
+            if same:
+                return
+        raise StorageError(
+            "the pool's metadata snapshot was taken away while it was being read",
+            where=self._pool.full_name,
+            safe="nothing was changed",
+            next_step="see which other tool reserves metadata snapshots of this pool",
+        )
+
+    def _reserve(self, deadline: float) -> int:
+        """Reserve and return the root."""
+        while True:
+            status = self._group.status(self._pool)
+            if status.held_root is not None and self._is_ours(status.held_root):
+                self._release(status.held_root)
+                continue
+            if status.held_root is None:
+                self._note({"transaction": status.transaction, "root": None})
+                result = self._group.attempt(
+                    commands.reserve_metadata(self._group.vg, self._pool.name)
+                )
+                if result.status == 0:
+                    break
+                self._record.unlink(missing_ok=True)
+                if "busy" not in result.stderr:
+                    raise StorageError(
+                        describe_failure(result),
+                        where=self._pool.full_name,
+                        safe="nothing was changed",
+                        next_step="see the state of the pool: lvs -o +lv_health_status",
+                    )
+            if time.monotonic() >= deadline:
+                raise self._busy(status)
+            time.sleep(_POLL_SECONDS)
+        root = self._group.status(self._pool).held_root
+        if root is None:
+            raise StorageError(
+                "the metadata snapshot was released by somebody else",
+                where=self._pool.full_name,
+                safe="nothing was changed",
+            )
+        self._note({"transaction": status.transaction, "root": root})
+        return root
+
+    def _release(self, root: int) -> bool:
+        """Release our snapshot; False, and nothing released, if another one is held."""
+        same = self._group.status(self._pool).held_root == root
+        if same:
+            self._group.change(commands.release_metadata(self._group.vg, self._pool.name))
+        self._record.unlink(missing_ok=True)
+        return same
+
+    def _is_ours(self, held_root: int) -> bool:
+        """Tell whether a process of ours, which is dead (we hold its lock), reserved it."""
+        try:
+            record = json.loads(self._record.read_bytes())
+            root, transaction = record["root"], record["transaction"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if root is not None:
+            return bool(root == held_root)
+        parser = ThinXml()
+        argv = commands.thin_dump(self._group.vg, self._pool.name, 0)
+        with contextlib.suppress(StorageError):  # only the superblock is of interest
+            list(parser.runs(self._group.runner.stream(argv)))
+        return bool(parser.transaction == transaction)
+
+    def _note(self, record: dict[str, int | None]) -> None:
+        write_durably(self._record, json.dumps(record).encode())
+
+    @contextlib.contextmanager
+    def _locked(self, path: Path, deadline: float) -> Iterator[None]:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise UnsupportedHostError(
+                f"the lock file cannot be opened: {error.strerror}",
+                where=str(path),
+                safe="nothing was changed",
+            ) from error
+        try:
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise self._busy(None) from None
+                    time.sleep(_POLL_SECONDS)
+            yield
+        finally:
+            os.close(fd)
+
+    def _busy(self, status: PoolStatus | None) -> BusyError:
+        release = " ".join(commands.release_metadata(self._group.vg, self._pool.name))
+        held = "" if status is None else f" (root {status.held_root})"
+        return BusyError(
+            f"the thin pool's metadata snapshot is in use by another program{held}",
+            where=self._pool.full_name,
+            safe="nothing was changed",
+            next_step=f"wait for it to end; if it has died: {release}",
+        )

@@ -1,0 +1,191 @@
+"""Arithmetic on pools and deltas: what is free, what is needed, which extents differ. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from blockrep.errors import NoSpaceError, VolumeError
+from blockrep.model.extents import Extent, ExtentKind, clip, merge_adjacent
+from blockrep.model.snapshots import Space
+from blockrep.storage.interface import StorageSettings
+from blockrep.storage.lvm.reports import LogicalVolume, PoolStatus
+from blockrep.storage.lvm.thin_xml import Run, RunKind
+
+__all__ = [
+    "check_pool_health",
+    "check_room",
+    "check_room_for_snapshot",
+    "delta_extents",
+    "mapped_extents",
+    "new_chunk_count",
+    "round_up",
+    "space_of",
+]
+
+_METADATA_BLOCK_BYTES = 4096
+# A mapping takes 16 bytes in leaves that are at least half full after random inserts; 18 bytes were
+# measured for 14,000 random chunks.
+_BYTES_PER_MAPPING = 40
+_MAPPINGS_PER_LEAF = 126
+_METADATA_SLACK_BLOCKS = 16
+
+
+def round_up(number: int, multiple: int) -> int:
+    """Return the next multiple that is not less."""
+    return -(-number // multiple) * multiple
+
+
+def check_pool_health(status: PoolStatus, pool: str) -> None:
+    """Raise VolumeError for a pool that must not be used as it is, NoSpaceError for a full one."""
+    if status.mode == "out_of_data_space":
+        raise NoSpaceError(
+            "the thin pool is full",
+            where=pool,
+            safe="nothing was changed",
+            next_step=f"extend it: lvextend -L+SIZE {pool}",
+        )
+    if status.mode != "rw" or status.needs_check:
+        state = "needs a check" if status.needs_check else f"is in mode {status.mode}"
+        raise VolumeError(
+            f"the thin pool {state}",
+            where=pool,
+            safe="nothing was changed",
+            next_step=f"deactivate it and repair it: lvconvert --repair {pool}",
+        )
+
+
+def _free_above_reserve(total: int, used: int, reserve_percent: int) -> int:
+    """Return how much is free above the reserve; negative below it."""
+    return total - -(-total * reserve_percent // 100) - used
+
+
+def space_of(status: PoolStatus, chunk_bytes: int, settings: StorageSettings) -> Space:
+    """Return a pool's room above its reserves."""
+    chunks = _free_above_reserve(
+        status.total_chunks, status.used_chunks, settings.data_reserve_percent
+    )
+    blocks = _free_above_reserve(
+        status.total_metadata_blocks,
+        status.used_metadata_blocks,
+        settings.metadata_reserve_percent,
+    )
+    mappings = blocks * _METADATA_BLOCK_BYTES // _BYTES_PER_MAPPING
+    return Space(chunk_bytes, max(chunks, 0) * chunk_bytes, max(mappings, 0))
+
+
+def check_room(
+    status: PoolStatus,
+    pool: LogicalVolume,
+    settings: StorageSettings,
+    new_chunks: int,
+    shared_chunks: int,
+) -> None:
+    """Refuse a transfer that would take the pool below a reserve.
+
+    A full pool breaks every guest that uses it.
+
+    Args:
+        status: the pool's numbers.
+        pool: the pool.
+        settings: with the reserves.
+        new_chunks: the most that the transfer allocates.
+        shared_chunks: chunks that staging shares with a snapshot: each write copies a leaf of
+            their mapping tree, at most once.
+
+    Raises:
+        NoSpaceError: names the pool, what is needed, what is free, and the remedy.
+    """
+    check_pool_health(status, pool.full_name)
+    free_chunks = _free_above_reserve(
+        status.total_chunks, status.used_chunks, settings.data_reserve_percent
+    )
+    if new_chunks > max(free_chunks, 0):
+        raise NoSpaceError(
+            f"the transfer needs {new_chunks * pool.chunk_bytes} bytes,"
+            f" the thin pool has {max(free_chunks, 0) * pool.chunk_bytes} above its reserve"
+            f" of {settings.data_reserve_percent} %",
+            where=pool.full_name,
+            safe="nothing was changed",
+            next_step=f"extend it: lvextend -L+SIZE {pool.full_name}",
+        )
+    leaves = -(-shared_chunks // _MAPPINGS_PER_LEAF)
+    need_blocks = (
+        -(-new_chunks * _BYTES_PER_MAPPING // _METADATA_BLOCK_BYTES)
+        + min(new_chunks, leaves)
+        + _METADATA_SLACK_BLOCKS
+    )
+    free_blocks = _free_above_reserve(
+        status.total_metadata_blocks,
+        status.used_metadata_blocks,
+        settings.metadata_reserve_percent,
+    )
+    if need_blocks > free_blocks:
+        raise NoSpaceError(
+            f"the transfer needs up to {need_blocks * _METADATA_BLOCK_BYTES} bytes of metadata,"
+            f" the thin pool has {max(free_blocks, 0) * _METADATA_BLOCK_BYTES} above its reserve"
+            f" of {settings.metadata_reserve_percent} %",
+            where=pool.full_name,
+            safe="nothing was changed",
+            next_step=f"extend it: lvextend --poolmetadatasize +SIZE {pool.full_name}",
+        )
+
+
+def check_room_for_snapshot(status: PoolStatus, pool: str, settings: StorageSettings) -> None:
+    """Refuse to snapshot in a pool that is below a reserve: every later write needs a new chunk.
+
+    Raises:
+        NoSpaceError, VolumeError: see :func:`check_room`.
+    """
+    check_pool_health(status, pool)
+    for what, total, used, percent, option in (
+        ("data", status.total_chunks, status.used_chunks, settings.data_reserve_percent, "-L"),
+        (
+            "metadata",
+            status.total_metadata_blocks,
+            status.used_metadata_blocks,
+            settings.metadata_reserve_percent,
+            "--poolmetadatasize ",
+        ),
+    ):
+        if _free_above_reserve(total, used, percent) <= 0:
+            raise NoSpaceError(
+                f"the thin pool's {what} is used to {used * 100 // max(total, 1)} %,"
+                f" {percent} % are its reserve",
+                where=pool,
+                safe="nothing was changed",
+                next_step=f"extend it: lvextend {option}+SIZE {pool}",
+            )
+
+
+def delta_extents(runs: Iterable[Run], base_bytes: int, new_bytes: int) -> Iterator[Extent]:
+    """Turn a comparison of base (left) and new (right) into extents, clipped to the new size.
+
+    Past the base's size the base counts as unmapped, whatever it maps there: mappings outlive a
+    shrink, so that an old chunk is visible again when the volume has grown, and the target may not
+    have kept it.
+    """
+    return clip(merge_adjacent(_delta_extents(runs, base_bytes)), new_bytes)
+
+
+def _delta_extents(runs: Iterable[Run], base_bytes: int) -> Iterator[Extent]:
+    for kind, offset, length in runs:
+        end = offset + length
+        if kind is RunKind.LEFT_ONLY:
+            yield Extent(offset, length, ExtentKind.DISCARD)
+        elif kind is not RunKind.SAME:
+            yield Extent(offset, length, ExtentKind.DATA)
+        elif end > base_bytes:
+            start = max(offset, base_bytes)
+            yield Extent(start, end - start, ExtentKind.DATA)
+
+
+def mapped_extents(runs: Iterable[Run], size_bytes: int) -> Iterator[Extent]:
+    """Turn a dump into DATA extents, clipped to the size."""
+    data = (Extent(offset, length) for _, offset, length in runs)
+    return clip(merge_adjacent(data), size_bytes)
+
+
+def new_chunk_count(runs: Iterable[Run], chunk_bytes: int) -> int:
+    """Count the chunks that the right volume of a comparison does not share with the left one."""
+    kinds = (RunKind.DIFFERENT, RunKind.RIGHT_ONLY)
+    return sum(run.length_bytes for run in runs if run.kind in kinds) // chunk_bytes

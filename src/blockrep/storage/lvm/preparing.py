@@ -1,0 +1,157 @@
+"""Makes the volume that a transfer writes into fit: its size, and what must read as zeros."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blockrep.errors import InternalError, StorageError
+from blockrep.storage.interface import BeginRequest
+from blockrep.storage.lvm import commands
+from blockrep.storage.lvm.device import BlockDevice
+from blockrep.storage.lvm.group import GroupState, VolumeGroup
+from blockrep.storage.lvm.metadata import PoolMetadata
+from blockrep.storage.lvm.planning import mapped_extents, round_up
+from blockrep.storage.lvm.recovery import TargetView
+from blockrep.storage.lvm.reports import LogicalVolume
+from blockrep.storage.lvm.runner import OutcomeUnknownError
+from blockrep.storage.lvm.tags import READY, Role, StagingMark, lv_name, read_staging, staging_tags
+
+__all__ = ["Preparation", "prepare_staging"]
+
+_SECTOR_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What a snapshot of the replica still needs before it can be staging.
+
+    Attributes:
+        size_bytes: its size, in whole extents of the group.
+        clear_from_bytes: from here to its end it must read as zeros; -1: no need.
+    """
+
+    size_bytes: int
+    clear_from_bytes: int
+
+    @classmethod
+    def of(
+        cls, request: BeginRequest, replica: LogicalVolume, base_bytes: int | None
+    ) -> Preparation:
+        """Compare the request with the replica.
+
+        ``base_bytes``: exact size of the base; between it and the replica's end are zeros.
+        """
+        size_bytes = round_up(request.size_bytes, replica.extent_bytes)
+        if request.mode == "full":
+            return cls(size_bytes, 0)
+        known_bytes = replica.size_bytes
+        if base_bytes is None or request.size_bytes < base_bytes:
+            # What follows the source's end is an earlier source's, or a foreign volume's.
+            known_bytes = min(request.size_bytes, known_bytes)
+        return cls(size_bytes, known_bytes if known_bytes < size_bytes else -1)
+
+    def is_needed(self, replica: LogicalVolume) -> bool:
+        """Tell whether there is anything to do."""
+        return self.clear_from_bytes >= 0 or self.size_bytes != replica.size_bytes
+
+
+def prepare_staging(
+    group: VolumeGroup,
+    request: BeginRequest,
+    view: TargetView,
+    pool: LogicalVolume,
+    preparation: Preparation | None,
+) -> StagingMark:
+    """Make a staging volume that is ready to be written.
+
+    Args:
+        group: the volume group.
+        request: the transfer.
+        view: the target.
+        pool: where a new volume goes.
+        preparation: what a snapshot of the replica needs; None: make a new volume.
+    """
+    name = lv_name(Role.STAGING, request.lineage, request.sequence, request.snapshot_id)
+    if preparation is None:
+        tags = staging_tags(request, "", pool.uuid, view.name, ready=True)
+        size_bytes = round_up(request.size_bytes, _SECTOR_BYTES)
+        argv = commands.create_volume(group.vg, pool.name, name, size_bytes, tags)
+        return _created(group, argv, name)
+    if view.replica is None:
+        raise InternalError("a snapshot of a replica that does not exist")
+    ready = not preparation.is_needed(view.replica)
+    tags = staging_tags(request, view.replica.uuid, pool.uuid, view.name, ready=ready)
+    argv = commands.create_snapshot(group.vg, view.replica.name, name, tags, writable=True)
+    mark = _created(group, argv, name)
+    if ready:
+        return mark
+    if mark.volume.size_bytes != preparation.size_bytes:
+        group.change(
+            commands.resize(group.vg, name, mark.volume.size_bytes, preparation.size_bytes)
+        )
+        mark = _find(group.read(), name)
+    if preparation.clear_from_bytes >= 0:
+        _clear_end(group, mark, pool, preparation.clear_from_bytes)
+    group.change(commands.change_tags(group.vg, name, [READY]))
+    return _find(group.read(), name)
+
+
+def _created(group: VolumeGroup, argv: list[str], name: str) -> StagingMark:
+    try:
+        group.change(argv)
+    except OutcomeUnknownError:
+        return _find(group.read(), name)
+    return _find(group.read(), name)
+
+
+def _find(state: GroupState, name: str) -> StagingMark:
+    volume = state.find(name)
+    mark = None if volume is None else read_staging(volume)
+    if mark is None:
+        raise StorageError(
+            "the staging volume was not made, or was removed by somebody else",
+            where=name,
+            safe="the replica and its good snapshots are untouched",
+            next_step="push again",
+        )
+    return mark
+
+
+def _clear_end(
+    group: VolumeGroup, mark: StagingMark, pool: LogicalVolume, start_bytes: int
+) -> None:
+    """Make everything from ``start_bytes`` on read as zeros, and free it where the pool can.
+
+    Mappings outlive a shrink: growing a volume again can show what it held before.
+    """
+    device = BlockDevice(mark.volume, writable=True)
+    try:
+        first = round_up(start_bytes, pool.chunk_bytes)
+        end = device.size_bytes
+        last = end // pool.chunk_bytes * pool.chunk_bytes
+        _rewrite(device, first - pool.chunk_bytes, start_bytes, min(first, end))
+        cleared = first
+        if first < last and pool.discards != "ignore" and device.discard(first, last - first):
+            cleared = last
+        if cleared < end:
+            device.sync()
+            runs = PoolMetadata(group, pool).dump(mark.volume)
+            for extent in mapped_extents(runs, end):
+                start = max(extent.offset_bytes, cleared)
+                if start < extent.end_bytes:
+                    device.write_zeros(start, extent.end_bytes - start)
+        device.sync()
+    finally:
+        device.close()
+
+
+def _rewrite(device: BlockDevice, chunk_start: int, zeros_start: int, end: int) -> None:
+    """Zero the end of a chunk; all of it is written, for pools that do not zero new chunks."""
+    if zeros_start >= end or chunk_start < 0:
+        return
+    content = bytearray(end - chunk_start)
+    device.read_into(chunk_start, memoryview(content))
+    kept = zeros_start - chunk_start
+    if any(content[kept:]):
+        content[kept:] = bytes(len(content) - kept)
+        device.write(chunk_start, memoryview(content))

@@ -1,0 +1,176 @@
+"""What a target is, and what must be done to it next, decided from the state alone. Pure.
+
+The life of a transfer, by what exists (T staging, G its good snapshot, R the replica)::
+
+    T                    unfinished: kept for a resume if it is ready and bound to a plan
+    T G      no R yet    T gets the replica's tags and read-only permission, then its name
+    T G R    R foreign   (adopted) R gets our tags and read-only permission, then:
+    T G R                T is merged into R: one step of LVM, after which T is gone
+    T G R    R is open   LVM has noted the merge, and does it once R is closed
+    G R                  published
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from blockrep.errors import VolumeError
+from blockrep.storage.lvm.group import GroupState
+from blockrep.storage.lvm.reports import LogicalVolume
+from blockrep.storage.lvm.tags import (
+    GoodMark,
+    Role,
+    StagingMark,
+    read_good,
+    read_staging,
+    replica_name,
+    role_of,
+)
+
+__all__ = ["Action", "Step", "TargetView", "next_step", "view_target"]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetView:
+    """One target among the volumes of its group.
+
+    Attributes:
+        name: of the replica.
+        replica: the volume of that name, if there is one.
+        owned: it carries our tags.
+        goods: its good snapshots, oldest first.
+        stagings: its staging volumes; more than one only after a crash.
+        unnamed: the replica-to-be that lacks only its name.
+    """
+
+    name: str
+    replica: LogicalVolume | None
+    owned: bool
+    goods: tuple[GoodMark, ...]
+    stagings: tuple[StagingMark, ...]
+    unnamed: LogicalVolume | None
+
+    @property
+    def newest(self) -> GoodMark | None:
+        """The good snapshot that the replica equals."""
+        return self.goods[-1] if self.goods else None
+
+    @property
+    def staging(self) -> StagingMark | None:
+        """The staging volume."""
+        return self.stagings[0] if self.stagings else None
+
+    @property
+    def merge_pending(self) -> bool:
+        """The newest good snapshot becomes the replica's content when the replica is closed."""
+        return any(mark.volume.merging for mark in self.stagings)
+
+
+class Action(Enum):
+    """What to do with a volume."""
+
+    FINISH_MERGE = "finish merge"
+    CLAIM = "give it the replica's tags, read-only"
+    MERGE = "merge"
+    BECOME_REPLICA = "make it the replica, read-only"
+    NAME = "give it the replica's name"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One action on one volume."""
+
+    action: Action
+    volume: LogicalVolume
+
+
+def view_target(state: GroupState, name: str) -> TargetView:
+    """Find what belongs to the target ``name``.
+
+    Raises:
+        VolumeError: the volume of that name is another one of ours, or no thin volume.
+    """
+    replica = state.find(name)
+    role = None if replica is None else role_of(replica)
+    if replica is not None:
+        state.pool_of(replica)
+        if role not in {None, Role.REPLICA}:
+            raise VolumeError(
+                "is a snapshot or staging volume of blockrep's own",
+                where=replica.full_name,
+                safe="nothing was changed",
+                next_step="name another target",
+            )
+    uuid = "" if replica is None else replica.uuid
+    stagings = [mark for one in state.volumes if (mark := read_staging(one)) is not None]
+    # What is to become the replica knows its name; what is to be merged into it, its uuid.
+    stagings = [
+        mark
+        for mark in stagings
+        if (mark.of_uuid == uuid if mark.of_uuid else mark.replica == name)
+    ]
+    stagings.sort(key=lambda mark: mark.sequence, reverse=True)
+    unnamed = next(
+        (
+            one
+            for one in state.volumes
+            if role_of(one) is Role.REPLICA
+            and replica_name(one) == name
+            # Only while it still has the name of a staging volume: it may have been renamed since.
+            and one.name.startswith("br_t_")
+        ),
+        None,
+    )
+    if uuid:
+        families = {uuid}
+    else:
+        families = {mark.volume.uuid for mark in stagings}
+        families.update([unnamed.uuid] if unnamed is not None else [])
+    goods = [good for one in state.volumes if (good := read_good(one)) is not None]
+    mine = sorted((good for good in goods if good.of_uuid in families), key=lambda good: good.order)
+    return TargetView(
+        name=name,
+        replica=replica,
+        owned=role is Role.REPLICA,
+        goods=tuple(mine),
+        stagings=tuple(stagings),
+        unnamed=unnamed,
+    )
+
+
+def next_step(view: TargetView) -> Step | None:
+    """Return what to do next to bring the target into order; None: nothing.
+
+    Each step, done, changes the state; asking again after each ends after a few.
+    """
+    committed = {mark.snapshot.id for mark in view.goods}
+    for mark in view.stagings:
+        step = _step_for(view, mark, done=mark.snapshot_id in committed)
+        if step is not None:
+            return step
+    if view.unnamed is not None and view.replica is None:
+        return Step(Action.NAME, view.unnamed)
+    unfinished = [mark for mark in view.stagings if mark.snapshot_id not in committed]
+    for mark in unfinished[1:]:
+        return Step(Action.REMOVE, mark.volume)
+    return None
+
+
+def _step_for(view: TargetView, mark: StagingMark, *, done: bool) -> Step | None:
+    if mark.volume.merging:
+        # While the replica is open LVM waits, and so do we.
+        if view.replica is None or view.replica.open:
+            return None
+        return Step(Action.FINISH_MERGE, view.replica)
+    if not done:
+        fit = mark.ready and mark.plan_digest
+        return None if fit else Step(Action.REMOVE, mark.volume)
+    if not mark.of_uuid:
+        # If somebody has taken the name meanwhile, what was committed waits for it.
+        return Step(Action.BECOME_REPLICA, mark.volume) if view.replica is None else None
+    assert view.replica is not None
+    if not (view.owned and view.replica.read_only):
+        return Step(Action.CLAIM, view.replica)
+    return Step(Action.MERGE, mark.volume)

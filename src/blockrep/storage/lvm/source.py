@@ -1,0 +1,212 @@
+"""An LVM thin volume as a source: snapshots, and deltas from the pool's metadata."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+from blockrep.errors import VolumeError
+from blockrep.model.extents import Extent
+from blockrep.model.names import VolumeName
+from blockrep.model.snapshots import Snapshot, VolumeInfo
+from blockrep.storage.interface import SnapshotReader, StorageSettings
+from blockrep.storage.lvm import commands
+from blockrep.storage.lvm.group import GroupState, VolumeGroup
+from blockrep.storage.lvm.metadata import PoolMetadata
+from blockrep.storage.lvm.planning import (
+    check_pool_health,
+    check_room_for_snapshot,
+    delta_extents,
+    mapped_extents,
+)
+from blockrep.storage.lvm.reading import LvmReader, deactivate_leftovers
+from blockrep.storage.lvm.reports import LogicalVolume, PoolStatus
+from blockrep.storage.lvm.runner import OutcomeUnknownError, ProcessRunner, Runner
+from blockrep.storage.lvm.tags import (
+    BASE,
+    PENDING,
+    Role,
+    SourceMark,
+    lv_name,
+    read_source,
+    role_of,
+    source_tags,
+)
+from blockrep.storage.lvm.versions import check_thin_tools
+
+__all__ = ["LvmSource", "warn_of_queueing"]
+
+_LOG = logging.getLogger("blockrep.storage")
+_WARN_PERCENT = 80
+
+
+def warn_of_queueing(pool: LogicalVolume, status: PoolStatus) -> None:
+    """Warn of a pool that is nearly full and then lets its writers hang for a minute."""
+    if pool.queues_when_full and status.used_chunks * 100 > status.total_chunks * _WARN_PERCENT:
+        _LOG.warning(
+            "%s: used to %d %%; when it is full, every writer hangs for 60 s and then fails"
+            " (lvchange --errorwhenfull y makes them fail at once)",
+            pool.full_name,
+            status.used_chunks * 100 // status.total_chunks,
+        )
+
+
+class LvmSource:
+    """A thin volume whose snapshots are taken and read.
+
+    See :class:`blockrep.storage.interface.SourceVolume` for the contract.
+
+    Args:
+        name: ``VG/LV``.
+        settings: folders and bounds.
+        runner: starts programs; None: real ones.
+    """
+
+    def __init__(
+        self, name: VolumeName, settings: StorageSettings, runner: Runner | None = None
+    ) -> None:
+        self.runner = runner or ProcessRunner(settings.command_timeout_seconds)
+        self._name = name
+        self._settings = settings
+        self._group = VolumeGroup(name.vg, settings, self.runner)
+
+    def describe(self) -> VolumeInfo:
+        """Look at the live volume."""
+        _, volume, pool = self._look()
+        check_thin_tools(self.runner)
+        status = self._group.status(pool)
+        if status.mode != "out_of_data_space":  # what is there can still be listed and read
+            check_pool_health(status, pool.full_name)
+        return VolumeInfo("lvm-thin", volume.uuid, volume.size_bytes, pool.chunk_bytes)
+
+    def snapshots(self) -> list[Snapshot]:
+        """Return our snapshots of this very volume in this very pool, oldest first."""
+        state, volume, pool = self._look()
+        marks = _marks(state, volume, pool)
+        deactivate_leftovers(self._group, [mark.volume for mark in marks])
+        return [mark.snapshot for mark in marks]
+
+    def create_snapshot(
+        self, lineage: str, snapshot_id: str, sequence: int, target: str, created_seconds: int
+    ) -> Snapshot:
+        """Take a read-only snapshot: one lvcreate with all tags.
+
+        Raises NoSpaceError: the pool is below its reserve.
+        """
+        _, volume, pool = self._look()
+        status = self._group.status(pool)
+        check_room_for_snapshot(status, pool.full_name, self._settings)
+        warn_of_queueing(pool, status)
+        name = lv_name(Role.SOURCE, lineage, sequence, snapshot_id)
+        wanted = Snapshot(
+            snapshot_id, lineage, sequence, created_seconds, volume.size_bytes, False, name, target
+        )
+        tags = source_tags(wanted, volume.uuid, pool.uuid)
+        argv = commands.create_snapshot(volume.vg, volume.name, name, tags, writable=False)
+        try:
+            self._group.change(argv)
+        except OutcomeUnknownError:
+            if self._find(snapshot_id) is None:
+                raise
+        # Read again: the volume may have grown between the look and the snapshot.
+        return self._mark(wanted).snapshot
+
+    def mark_committed(self, snapshot: Snapshot) -> Snapshot:
+        """Record that the target holds the snapshot."""
+        mark = self._mark(snapshot)
+        if not mark.snapshot.committed:
+            argv = commands.change_tags(mark.volume.vg, mark.volume.name, [BASE], [PENDING])
+            try:
+                self._group.change(argv)
+            except OutcomeUnknownError:
+                if not self._mark(snapshot).snapshot.committed:
+                    raise
+        return replace(mark.snapshot, committed=True)
+
+    def remove_snapshot(self, snapshot: Snapshot) -> None:
+        """Delete a snapshot of ours."""
+        mark = self._find(snapshot.id)
+        if mark is not None:
+            self._group.remove(mark.volume)
+
+    def delta(self, base: Snapshot | None, new: Snapshot | None) -> Iterator[Extent]:
+        """Yield what differs, from the metadata alone."""
+        state, live, pool = self._look()
+        by_id = {mark.snapshot.id: mark.volume for mark in _marks(state, live, pool)}
+        volumes = [live if one is None else by_id.get(one.id) for one in (base, new)]
+        for one, volume in zip((base, new), volumes, strict=True):
+            if volume is None:
+                assert one is not None
+                raise _gone(self._name, one)
+        left, right = volumes
+        assert left is not None
+        assert right is not None
+        check_thin_tools(self.runner)
+        metadata = PoolMetadata(self._group, pool)
+        if base is None:
+            yield from mapped_extents(metadata.dump(right), right.size_bytes)
+        else:
+            runs = metadata.compare(left, right)
+            yield from delta_extents(runs, left.size_bytes, right.size_bytes)
+
+    def open_snapshot(self, snapshot: Snapshot) -> SnapshotReader:
+        """Open a snapshot for reading."""
+        state, volume, pool = self._look()
+        for mark in _marks(state, volume, pool):
+            if mark.snapshot.id == snapshot.id:
+                return LvmReader(self._group, mark.volume, pool, mark.snapshot.size_bytes)
+        raise _gone(self._name, snapshot)
+
+    def stored_digests(self, snapshot: Snapshot) -> tuple[int, int, Iterator[bytes]] | None:
+        """Return None: snapshots have their content."""
+        del snapshot
+        return None
+
+    def _look(self) -> tuple[GroupState, LogicalVolume, LogicalVolume]:
+        state = self._group.read()
+        volume, pool = state.thin_volume(self._name)
+        if role_of(volume) is Role.STAGING:
+            raise VolumeError(
+                "is the staging volume of a transfer",
+                where=str(self._name),
+                safe="nothing was changed",
+                next_step="name the replica, or one of its good snapshots",
+            )
+        return state, volume, pool
+
+    def _find(self, snapshot_id: str) -> SourceMark | None:
+        state, volume, pool = self._look()
+        marks = _marks(state, volume, pool)
+        return next((mark for mark in marks if mark.snapshot.id == snapshot_id), None)
+
+    def _mark(self, snapshot: Snapshot) -> SourceMark:
+        mark = self._find(snapshot.id)
+        if mark is None:
+            raise _gone(self._name, snapshot)
+        return mark
+
+
+def _marks(state: GroupState, volume: LogicalVolume, pool: LogicalVolume) -> list[SourceMark]:
+    """Return our snapshots of this volume, oldest first.
+
+    One that names another uuid of volume or pool is of a predecessor: comparing it would work, and
+    mean nothing.
+    """
+    found = []
+    for one in state.volumes:
+        mark = read_source(one)
+        if mark is None or mark.of_uuid != volume.uuid:
+            continue
+        if mark.pool_uuid == pool.uuid == one.pool_uuid:
+            found.append(mark)
+    return sorted(found, key=lambda mark: (mark.snapshot.created_seconds, mark.snapshot.sequence))
+
+
+def _gone(name: VolumeName, snapshot: Snapshot) -> VolumeError:
+    return VolumeError(
+        f"the snapshot #{snapshot.sequence} {snapshot.id[:8]} is gone",
+        where=str(name),
+        safe="nothing was changed",
+        next_step="push again; without a common base: with --adopt or --full",
+    )

@@ -1,0 +1,197 @@
+"""The staging volume while a transfer writes into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Self
+
+from blockrep.errors import BlockrepError, InternalError, StorageError
+from blockrep.model.extents import Extent, ExtentSummary
+from blockrep.model.snapshots import Space, StagingInfo
+from blockrep.protocol.chain import first_chain
+from blockrep.storage.interface import SnapshotReader
+from blockrep.storage.lvm import commands
+from blockrep.storage.lvm.cursors import Cursor, CursorFile
+from blockrep.storage.lvm.device import BlockDevice
+from blockrep.storage.lvm.group import VolumeGroup
+from blockrep.storage.lvm.metadata import PoolMetadata
+from blockrep.storage.lvm.planning import check_room, mapped_extents, round_up, space_of
+from blockrep.storage.lvm.reports import LogicalVolume
+from blockrep.storage.lvm.tags import StagingMark, plan_tag
+
+__all__ = ["LvmStaging", "staging_info"]
+
+
+def staging_info(mark: StagingMark, cursors: CursorFile) -> StagingInfo:
+    """Return what is known of a staging volume; without a cursor, it starts over."""
+    cursor = cursors.load(mark.plan_digest)
+    if cursor is None:
+        cursor = Cursor(0, first_chain(mark.snapshot_id, mark.plan_digest))
+    return StagingInfo(
+        identity=mark.volume.uuid,
+        lineage=mark.lineage,
+        base_id=mark.base_id,
+        snapshot_id=mark.snapshot_id,
+        plan_digest=mark.plan_digest,
+        cursor_bytes=cursor.cursor_bytes,
+        chain=cursor.chain,
+    )
+
+
+class LvmStaging:
+    """An open staging volume; see :class:`blockrep.storage.interface.Staging`.
+
+    Args:
+        group: its volume group.
+        mark: the staging volume.
+        pool: its pool.
+        shared_chunks: how many of its chunks it shares with the replica.
+    """
+
+    def __init__(
+        self, group: VolumeGroup, mark: StagingMark, pool: LogicalVolume, shared_chunks: int
+    ) -> None:
+        self.mark = mark
+        self._group = group
+        self._pool = pool
+        self._shared_chunks = shared_chunks
+        self._cursors = CursorFile(group.settings.state_directory, mark.volume.uuid)
+        self.info = staging_info(mark, self._cursors)
+        self._chunk_bytes = pool.chunk_bytes
+        self._can_discard = pool.discards != "ignore"
+        self._poison: BlockrepError | None = None
+        self._open = True
+        self._device = BlockDevice(mark.volume, writable=True)
+
+    def set_plan(self, plan: ExtentSummary, new_chunks: int) -> None:
+        """Bind an adoption's staging volume to its plan."""
+        status = self._group.status(self._pool)
+        check_room(status, self._pool, self._group.settings, new_chunks, self._shared_chunks)
+        volume = self.mark.volume
+        self._group.change(commands.change_tags(volume.vg, volume.name, [plan_tag(plan.digest)]))
+        self.mark = replace(self.mark, plan_digest=plan.digest)
+        self.info = staging_info(self.mark, self._cursors)
+
+    def write(self, offset_bytes: int, data: memoryview) -> None:
+        """Write DATA; into a pool that does not zero new chunks, whole chunks only."""
+        self._check_usable()
+        end_bytes = offset_bytes + len(data)
+        if end_bytes > self.mark.size_bytes:
+            raise InternalError(f"a write up to {end_bytes} of {self.mark.size_bytes} bytes")
+        try:
+            if not self._pool.zeroes:
+                self._check_whole_chunks(offset_bytes, end_bytes)
+            self._device.write(offset_bytes, data)
+            self._pad(end_bytes)
+        except StorageError as error:
+            self._poison = error
+            raise
+
+    def clear(self, extent: Extent) -> None:
+        """Discard the whole chunks of the extent, write zeros to the rest of it."""
+        self._check_usable()
+        start, end = extent.offset_bytes, extent.end_bytes
+        if end > self.mark.size_bytes:
+            raise InternalError(f"{extent} of {self.mark.size_bytes} bytes")
+        try:
+            if not self._pool.zeroes:
+                self._check_whole_chunks(start, end)
+            first = round_up(start, self._chunk_bytes)
+            last = end // self._chunk_bytes * self._chunk_bytes
+            if first < last and self._can_discard:
+                self._can_discard = self._device.discard(first, last - first)
+            if first < last and self._can_discard:
+                self._device.write_zeros(start, first - start)
+                self._device.write_zeros(last, end - last)
+            else:
+                self._device.write_zeros(start, end - start)
+            self._pad(end)
+        except StorageError as error:
+            self._poison = error
+            raise
+
+    def sync(self) -> None:
+        """Put all that was written on stable storage; the first error is final."""
+        self._check_usable()
+        try:
+            self._device.sync()
+        except StorageError as error:
+            self._poison = error
+            raise
+
+    def save_cursor(self, cursor_bytes: int, chain: bytes) -> None:
+        """Record how far the transfer is durable."""
+        self._check_usable()
+        self._cursors.save(self.mark.plan_digest, Cursor(cursor_bytes, chain))
+        self.info = replace(self.info, cursor_bytes=cursor_bytes, chain=chain)
+
+    def space(self) -> Space:
+        """Return the pool's room above its reserves."""
+        status = self._group.status(self._pool)
+        return space_of(status, self._chunk_bytes, self._group.settings)
+
+    def reader(self) -> SnapshotReader:
+        """Read the present content."""
+        return _StagingReader(self)
+
+    def close(self) -> None:
+        """Close the device; the staging volume stays active for a resume."""
+        if self._open:
+            self._open = False
+            self._device.close()
+
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        """Fill the buffer with what was written, durable or not."""
+        self._check_usable()
+        self._device.read_into(offset_bytes, buffer)
+
+    def allocated(self) -> Iterator[Extent]:
+        """Yield what the volume maps once everything is written."""
+        self.sync()
+        runs = PoolMetadata(self._group, self._pool).dump(self.mark.volume)
+        yield from mapped_extents(runs, self.mark.size_bytes)
+
+    def _check_usable(self) -> None:
+        if self._poison is not None:
+            raise StorageError(
+                f"the staging volume failed before: {self._poison.what}",
+                where=self._device.path,
+                safe="the replica and its good snapshots are untouched",
+                next_step="push again: it resumes from what is durable",
+            ) from self._poison
+        if not self._open:
+            raise InternalError("the staging volume is used after it was closed")
+
+    def _check_whole_chunks(self, start: int, end: int) -> None:
+        """A new chunk of such a pool has old content of others in what is not written."""
+        if start % self._chunk_bytes or (end % self._chunk_bytes and end != self.mark.size_bytes):
+            raise InternalError(
+                f"bytes {start} to {end} are not whole chunks of {self._chunk_bytes} bytes",
+                where=self._pool.full_name,
+            )
+
+    def _pad(self, end_bytes: int) -> None:
+        """Zero the rest of the last chunk, where the volume goes on after the source's size."""
+        if self._pool.zeroes or end_bytes != self.mark.size_bytes:
+            return
+        chunk_end = min(round_up(end_bytes, self._chunk_bytes), self._device.size_bytes)
+        self._device.write_zeros(end_bytes, chunk_end - end_bytes)
+
+
+class _StagingReader:
+    """Reads through the open staging volume, and does not close it."""
+
+    def __init__(self, staging: LvmStaging) -> None:
+        self.size_bytes = staging.mark.size_bytes
+        self.read_into = staging.read_into
+        self.allocated = staging.allocated
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Leave the staging volume open."""
+
+    def confirm(self) -> None:
+        """Do nothing: only we write it."""

@@ -1,0 +1,104 @@
+"""Which thin_delta may be trusted: by its version, and by what it says about known metadata.
+
+thin_delta 1.0.0 to 1.0.5 misses changes: it joins runs that are neighbours in the volume without
+looking whether they are neighbours in the pool (thin-provisioning-tools' CHANGES, 1.0.6). The
+self-test needs neither root nor device-mapper: thin_restore writes metadata into a file.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from blockrep.errors import StorageError, UnsupportedHostError
+from blockrep.storage.lvm.runner import Runner, describe_failure
+from blockrep.storage.lvm.thin_xml import Run, RunKind, ThinXml
+
+__all__ = ["check_thin_tools", "parse_version"]
+
+_FIRST_BAD: Final = (1, 0, 0)
+_FIRST_GOOD: Final = (1, 0, 6)
+_METADATA_BYTES: Final = 4 * 1024 * 1024
+_CHUNK_BYTES: Final = 64 * 1024
+_NEXT_STEP: Final = "install thin-provisioning-tools 1.0.6 or later (or 0.9.0)"
+
+# Volume 1 maps 0-15 and 32-39; volume 2 shares 0-7 and 32-35, has 8-15 elsewhere in the pool, has
+# 20-23 of its own and lacks 36-39. The bad versions say that 0-15 is the same.
+_METADATA: Final = """\
+<superblock uuid="" time="1" transaction="2" version="2" data_block_size="128" nr_data_blocks="256">
+  <device dev_id="1" mapped_blocks="24" transaction="0" creation_time="0" snap_time="1">
+    <range_mapping origin_begin="0" data_begin="0" length="16" time="0"/>
+    <range_mapping origin_begin="32" data_begin="16" length="8" time="0"/>
+  </device>
+  <device dev_id="2" mapped_blocks="24" transaction="1" creation_time="1" snap_time="1">
+    <range_mapping origin_begin="0" data_begin="0" length="8" time="0"/>
+    <range_mapping origin_begin="8" data_begin="100" length="8" time="1"/>
+    <range_mapping origin_begin="20" data_begin="120" length="4" time="1"/>
+    <range_mapping origin_begin="32" data_begin="16" length="4" time="0"/>
+  </device>
+</superblock>
+"""
+_EXPECTED: Final = (
+    (RunKind.SAME, 0, 8),
+    (RunKind.DIFFERENT, 8, 8),
+    (RunKind.RIGHT_ONLY, 20, 4),
+    (RunKind.SAME, 32, 4),
+    (RunKind.LEFT_ONLY, 36, 4),
+)
+
+_trusted = False
+
+
+def parse_version(text: str) -> tuple[int, int, int] | None:
+    """Find a version number: ``0.9.0``, ``thin_delta 1.0.12``."""
+    match = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
+    return None if match is None else (int(match[1]), int(match[2]), int(match[3]))
+
+
+def check_thin_tools(runner: Runner) -> None:
+    """Check version and behaviour of thin_delta; once for a process.
+
+    Raises:
+        UnsupportedHostError: missing, a version that misses changes, or a wrong answer.
+    """
+    global _trusted  # noqa: PLW0603 - a fact about the host, found out once
+    if _trusted:
+        return
+    result = runner.run(["thin_delta", "-V"])
+    said = result.stdout.decode(errors="replace")
+    version = parse_version(said)
+    if result.status != 0 or version is None:
+        raise _refused(f"its version is not known ({said.strip()[:80]!r})")
+    if _FIRST_BAD <= version < _FIRST_GOOD:
+        raise _refused(f"version {'.'.join(map(str, version))} silently misses changes")
+    _self_test(runner)
+    _trusted = True
+
+
+def _self_test(runner: Runner) -> None:
+    with tempfile.TemporaryDirectory(prefix="blockrep-") as name:
+        text, metadata = Path(name, "metadata.xml"), Path(name, "metadata.bin")
+        text.write_text(_METADATA, encoding="ascii")
+        with metadata.open("wb") as file:
+            file.truncate(_METADATA_BYTES)
+        restored = runner.run(["thin_restore", "-i", str(text), "-o", str(metadata)])
+        if restored.status != 0:
+            raise _refused(f"its self-test cannot run: {describe_failure(restored)}")
+        try:
+            argv = ["thin_delta", "--thin1", "1", "--thin2", "2", str(metadata)]
+            runs = list(ThinXml().runs(runner.stream(argv)))
+        except StorageError as error:
+            raise _refused(f"its self-test failed: {error.what}") from error
+    expected = [
+        Run(kind, begin * _CHUNK_BYTES, length * _CHUNK_BYTES) for kind, begin, length in _EXPECTED
+    ]
+    if runs != expected:
+        raise _refused("its self-test gave a wrong answer: it misses changes")
+
+
+def _refused(why: str) -> UnsupportedHostError:
+    return UnsupportedHostError(
+        f"thin_delta cannot be trusted: {why}", safe="nothing was changed", next_step=_NEXT_STEP
+    )
