@@ -14,6 +14,7 @@ from blockrep.errors import (
     BlockrepError,
     ConnectionLostError,
     InternalError,
+    InterruptedByUserError,
     NoSpaceError,
     ProtocolError,
     StorageError,
@@ -333,6 +334,17 @@ def test_an_error_of_ours_reaches_the_peer_as_it_is() -> None:
     )
     client.receive_eof()
     assert isinstance(client.error, NoSpaceError)
+
+
+def test_an_interrupted_peer_is_a_lost_connection_here() -> None:
+    """Only whoever pressed the key ends as interrupted; the other end can resume."""
+    client, server = pair(State.STREAMING)
+    server.fail(InterruptedByUserError("the peer was interrupted"))
+    deliver(server, client)
+    assert isinstance(server.error, InterruptedByUserError)
+    assert isinstance(client.error, ConnectionLostError)
+    assert client.error.what == "the peer was interrupted"
+    assert client.error.safe == "what the receiver acknowledged is kept"
 
 
 def test_messages_before_the_peers_abort_are_not_lost() -> None:

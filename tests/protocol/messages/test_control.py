@@ -11,7 +11,6 @@ from blockrep.errors import (
     BlockrepError,
     ConnectionLostError,
     InternalError,
-    InterruptedByUserError,
     NoSpaceError,
     RefusedError,
     UsageError,
@@ -29,21 +28,12 @@ def across(message: Abort) -> Abort:
     return received
 
 
-@pytest.mark.parametrize(
-    "error_class", [one for one in ABORT_ERRORS.values() if one is not InterruptedByUserError]
-)
+@pytest.mark.parametrize("error_class", ABORT_ERRORS.values())
 def test_an_error_is_the_same_at_both_ends(error_class: type[BlockrepError]) -> None:
     error = error_class("what", where="where", safe="safe", next_step="next")
     received = across(Abort.from_error(error)).to_error()
     assert type(received) is error_class
     assert received.as_fields() == error.as_fields()
-
-
-def test_an_interrupted_peer_is_a_lost_connection_here() -> None:
-    """Only whoever pressed the key ends as interrupted; the other end can resume."""
-    received = across(Abort.from_error(InterruptedByUserError("stopped", safe="kept"))).to_error()
-    assert type(received) is ConnectionLostError
-    assert (received.what, received.safe) == ("stopped", "kept")
 
 
 def test_parts_that_are_absent_stay_absent() -> None:
