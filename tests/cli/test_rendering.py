@@ -102,8 +102,8 @@ def test_events_are_told_in_a_line_each() -> None:
     sink(events.Planned(3, MIB, 0, 16, 65536))
     sink(events.Resumed(MIB, MIB, 2 * MIB))
     sink(events.Committed("ab" * 16, "br_g", "cd", MIB, 0))
-    sink(events.Verified("ab" * 16, MIB, ()))
-    sink(events.Verified("ab" * 16, MIB, ((0, 1),)))
+    sink(events.Verified("ab" * 16, MIB, 0, ()))
+    sink(events.Verified("ab" * 16, MIB, 1, ((0, 1),)))
     assert output.getvalue().splitlines() == [
         "vg/lv: full: the replica does not exist yet",
         "vg/lv: to send 1.0 MiB, to discard 0 B, 3 extents",

@@ -177,7 +177,7 @@ class LineSink:
                 f"committed as {event.name} (id {event.snapshot_id[:8]}), "
                 f"{format_bytes(event.wire_bytes)} sent"
             )
-        if isinstance(event, events.Verified) and not event.different:
+        if isinstance(event, events.Verified) and not event.different_bytes:
             return f"verified: {format_bytes(event.compared_bytes)} are equal"
         return ""
 

@@ -95,7 +95,7 @@ def decide(
         for one in local
         if not one.committed
         and one.id not in held_ids
-        and (one.lineage == replica.lineage or one.target == target)
+        and one.target == target
         and (pending is None or one.id != pending.id)
     )
     if pending is not None:

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Self
 
 from blockrep.errors import ProtocolError
-from blockrep.model.extents import Extent, merge_adjacent
+from blockrep.model.extents import Extent
 from blockrep.protocol.messages import Compare, Compared, Digests
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.channel import Channel
 from blockrep.replication.comparing import DIGEST_BYTES, DigestRun, compare_runs
+from blockrep.replication.plan import SpooledPlan
 
 __all__ = ["DigestSpool", "find_differences", "runs_of_table", "send_digests"]
 
@@ -82,23 +83,19 @@ async def find_differences(
     request: Compare,
     size_bytes: int,
     local_runs: Callable[[], Iterator[DigestRun]],
-) -> list[Extent]:
-    """Send COMPARE; return, ascending and merged.
-
-    The DATA extents in which the remote snapshot differs from the local one.
+) -> SpooledPlan:
+    """Send COMPARE; return the DATA extents in which the remote snapshot differs from ours.
 
     Args:
         channel: an OPENED session.
         blocking: where local digests are computed.
         request: COMPARE; its block size and seed hold for both ends.
-        size_bytes: size of the local snapshot; a remote one of another size differs from the
-            shorter end on.
+        size_bytes: size of the local snapshot; what it has beyond a shorter remote one differs.
         local_runs: returns the local digests; called in a storage thread.
 
     Raises:
         ProtocolError: the remote digests have gaps.
     """
-    seed = int.from_bytes(request.seed, "big")
     with DigestSpool() as ours, DigestSpool() as theirs:
         await channel.send(request)
         local = asyncio.create_task(blocking.run(lambda: ours.add_all(local_runs())))
@@ -109,20 +106,13 @@ async def find_differences(
             local.cancel()
             await asyncio.gather(local, return_exceptions=True)
         shared_bytes = min(size_bytes, remote_bytes)
-        try:
-            return await blocking.run(
-                lambda: list(
-                    merge_adjacent(
-                        _with_tail(
-                            compare_runs(ours, theirs, shared_bytes, request.block_bytes, seed),
-                            shared_bytes,
-                            size_bytes,
-                        )
-                    )
-                )
-            )
-        except ValueError as error:
-            raise ProtocolError(str(error), where=channel.peer_address) from error
+        seed = int.from_bytes(request.seed, "big")
+
+        def compare() -> SpooledPlan:
+            found = compare_runs(ours, theirs, shared_bytes, request.block_bytes, seed)
+            return SpooledPlan(_with_tail(found, shared_bytes, size_bytes), size_bytes)
+
+        return await blocking.run(compare)
 
 
 def _with_tail(extents: Iterator[Extent], shared_bytes: int, size_bytes: int) -> Iterator[Extent]:
@@ -132,16 +122,21 @@ def _with_tail(extents: Iterator[Extent], shared_bytes: int, size_bytes: int) ->
 
 
 async def _receive_digests(channel: Channel, spool: DigestSpool, block_bytes: int) -> int:
+    """Spool the remote digests, which come without gaps; return the size of what they cover."""
+    next_block = 0
     while True:
         message = await channel.receive_any()
         if isinstance(message, Compared):
-            return message.size_bytes
-        if not isinstance(message, Digests) or message.offset_bytes % block_bytes:
+            if -(-message.size_bytes // block_bytes) == next_block:
+                return message.size_bytes
+            raise ProtocolError("digests are missing", where=channel.peer_address)
+        if not isinstance(message, Digests) or message.offset_bytes != next_block * block_bytes:
             raise ProtocolError("digests are out of place", where=channel.peer_address)
         digests = None if message.zero else bytes(message.payload)
         if digests is not None:
             channel.release(message.payload)
-        spool.add(DigestRun(message.offset_bytes // block_bytes, message.count, digests))
+        spool.add(DigestRun(next_block, message.count, digests))
+        next_block += message.count
 
 
 async def send_digests(

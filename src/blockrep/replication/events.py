@@ -114,11 +114,13 @@ class Committed(Event):
 class Verified(Event):
     """The newest common snapshot was compared.
 
-    ``different``: (offset, length) in bytes of what differs, ascending.
+    ``different_bytes``: 0 if both ends are equal; ``different``: (offset, length) in bytes of the
+    first thousand extents that differ, ascending.
     """
 
     snapshot_id: str
     compared_bytes: int
+    different_bytes: int
     different: tuple[tuple[int, int], ...]
 
 

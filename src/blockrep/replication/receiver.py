@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from blockrep import __version__
-from blockrep.errors import InternalError, ProtocolError, RefusedError
+from blockrep.errors import BlockrepError, InternalError, ProtocolError, RefusedError
 from blockrep.model.extents import ExtentSummary
 from blockrep.model.snapshots import Replica
 from blockrep.protocol.limits import PROTOCOL_VERSION
@@ -39,6 +40,8 @@ from blockrep.replication.writing import Decompressor
 from blockrep.storage.interface import BeginRequest, SnapshotReader, Staging, TargetVolume
 
 __all__ = ["Access", "AuditSink", "Receiver", "ReceiverLimits", "VolumeGate"]
+
+_log = logging.getLogger("blockrep.receiver")
 
 AuditSink = Callable[[str, dict[str, object]], None]
 """Told (event, fields): refused, committed, deleted, forced."""
@@ -267,16 +270,21 @@ class Receiver:
         if commit.snapshot_id != message.snapshot_id:
             raise ProtocolError("COMMIT of another snapshot", where=self._channel.peer_address)
         snapshot = await self._blocking.run(access.target.commit, staging, commit.digest)
-        pruned = await self._blocking.run(access.target.prune, access.keep, ())
-        fields: dict[str, object] = {
-            "id": snapshot.id,
-            "name": snapshot.name,
-            "digest": commit.digest.hex(),
-        }
-        self._audit("committed", fields)
+        digest = commit.digest
+        self._audit("committed", {"id": snapshot.id, "name": snapshot.name, "digest": digest.hex()})
+        pruned = await self._prune(access)
+        await self._channel.send(Committed(snapshot.id, digest, snapshot.name, pruned))
+
+    async def _prune(self, access: Access) -> int:
+        """Drop good snapshots beyond what is kept; the transfer stands even if that fails."""
+        try:
+            pruned = await self._blocking.run(access.target.prune, access.keep, ())
+        except BlockrepError as error:
+            _log.warning("snapshots beyond %s could not be dropped: %s", access.keep, error)
+            return 0
         for one in pruned:
             self._audit("deleted", {"id": one.id, "name": one.name})
-        await self._channel.send(Committed(snapshot.id, commit.digest, snapshot.name, len(pruned)))
+        return len(pruned)
 
     def _decompressor(self) -> Decompressor | None:
         if "zstd" not in self._agreed:

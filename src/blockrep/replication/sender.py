@@ -11,6 +11,7 @@ import contextlib
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from blockrep.errors import BlockrepError, ProtocolError, VolumeError
 from blockrep.model.extents import Extent
@@ -43,6 +44,7 @@ from blockrep.storage.interface import SourceVolume
 __all__ = ["DryRun", "PushOptions", "Pusher", "Transfer", "Verification"]
 
 _COMPARE_BLOCK_BYTES = 64 * 1024
+_REPORTED_EXTENTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,16 @@ class DryRun:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Result of comparing the newest common snapshot: equal if ``different`` is empty."""
+    """Result of comparing the newest common snapshot: equal if ``different_bytes`` is 0.
+
+    ``different``: the first thousand extents that differ, of ``different_count``.
+    """
 
     snapshot: Snapshot
     compared_bytes: int
     different: tuple[Extent, ...]
+    different_count: int
+    different_bytes: int
 
 
 class Pusher:
@@ -163,10 +170,7 @@ class Pusher:
                 chunk_bytes=replica.space.chunk_bytes,
                 free_bytes=replica.space.free_bytes,
                 creates_replica=not replica.exists,
-                dropped=(
-                    *decision.obsolete,
-                    *self._superseded(local, decision.lineage, keep_id=""),
-                ),
+                dropped=tuple(self._superseded(local, keep_id="")),
             )
 
     async def verify(self) -> Verification:
@@ -197,13 +201,23 @@ class Pusher:
             else:
                 yield from self._digest(snapshot, block_bytes, seed)
 
-        different = await find_differences(
+        with await find_differences(
             self._channel, self._blocking, request, snapshot.size_bytes, local_runs
-        )
+        ) as found:
+            different = tuple(islice(found, _REPORTED_EXTENTS))
+            summary = found.summary
         await self._channel.send(Release())
-        pairs = tuple((one.offset_bytes, one.length_bytes) for one in different)
-        self._sink(events.Verified(snapshot.id, snapshot.size_bytes, pairs))
-        return Verification(snapshot, snapshot.size_bytes, tuple(different))
+        self._sink(
+            events.Verified(
+                snapshot.id,
+                snapshot.size_bytes,
+                summary.data_bytes,
+                tuple((one.offset_bytes, one.length_bytes) for one in different),
+            )
+        )
+        return Verification(
+            snapshot, snapshot.size_bytes, different, summary.extent_count, summary.data_bytes
+        )
 
     async def say_bye(self) -> None:
         """End the session in an orderly way."""
@@ -262,18 +276,18 @@ class Pusher:
         )
         new = await self._blocking.run(self._source.mark_committed, new)
         for snapshot in self._superseded(
-            await self._blocking.run(self._source.snapshots), new.lineage, keep_id=new.id
+            await self._blocking.run(self._source.snapshots), keep_id=new.id
         ):
             await self._remove(snapshot)
         return Transfer(decision.mode, new, total_bytes, wire_bytes, committed.digest.hex())
 
-    def _superseded(self, local: list[Snapshot], lineage: str, keep_id: str) -> Iterator[Snapshot]:
+    def _superseded(self, local: list[Snapshot], keep_id: str) -> Iterator[Snapshot]:
         """Yield our snapshots that a commit to this target makes unnecessary.
 
-        Of its lineage, or held for it by an older one.
+        By target and not by lineage: a copy of the replica has its lineage and needs its base.
         """
         for one in local:
-            if one.id != keep_id and (one.lineage == lineage or one.target == self._options.target):
+            if one.id != keep_id and one.target == self._options.target:
                 yield one
 
     async def _plan(self, decision: Decision, new: Snapshot, replica: Replica) -> SpooledPlan:
@@ -289,16 +303,16 @@ class Pusher:
             self._options.wish.shrink,
         )
         request = Compare("", stage, _COMPARE_BLOCK_BYTES, seed.to_bytes(8, "big"))
-        different = await find_differences(
+        with await find_differences(
             self._channel,
             self._blocking,
             request,
             new.size_bytes,
             lambda: self._digest(new, _COMPARE_BLOCK_BYTES, seed),
-        )
-        return await self._blocking.run(
-            self._spool_extents, iter(different), new.size_bytes, replica
-        )
+        ) as found:
+            return await self._blocking.run(
+                self._spool_extents, iter(found), new.size_bytes, replica
+            )
 
     async def _spool(
         self, decision: Decision, new: Snapshot | None, size_bytes: int, replica: Replica

@@ -38,21 +38,21 @@ def verdict(verification: Verification, options: argparse.Namespace) -> int:
     Raises:
         VerificationFailedError: they differ.
     """
-    different = verification.different
-    if not different:
+    if not verification.different_bytes:
         return 0
     if not options.json:
-        for extent in different[:_SHOWN_EXTENTS]:
+        shown = verification.different[:_SHOWN_EXTENTS]
+        for extent in shown:
             print(
                 f"differs: offset {extent.offset_bytes}, length {extent.length_bytes}",
                 file=sys.stderr,
             )
-        if len(different) > _SHOWN_EXTENTS:
-            print(f"differs: {len(different) - _SHOWN_EXTENTS} more extents", file=sys.stderr)
-    total = sum(extent.length_bytes for extent in different)
-    sequence = verification.snapshot.sequence
+        if verification.different_count > len(shown):
+            more = verification.different_count - len(shown)
+            print(f"differs: {more} more extents", file=sys.stderr)
     raise VerificationFailedError(
-        f"{total} bytes differ in {len(different)} extents (snapshot #{sequence})",
+        f"{verification.different_bytes} bytes differ in {verification.different_count} extents "
+        f"of snapshot #{verification.snapshot.sequence}",
         where=options.target,
         safe="nothing was changed",
         next_step="suspect the disks of both hosts; push --adopt repairs the replica",
