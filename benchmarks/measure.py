@@ -103,7 +103,8 @@ def run_pair(
 def warm_pages(folder: Path, size_bytes: int) -> None:
     """Touch as much memory as the destination will take, just before a run.
 
-    Memory that was freed more than about two seconds ago goes back to a hypervisor, and touching it again
+    Memory that was freed more than about two seconds ago goes back to a hypervisor, and touching
+    it again
     is five times slower: without this the order of the tools decides.
     """
     path = folder / "warm"

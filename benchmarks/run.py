@@ -1,7 +1,9 @@
 """Measures blockrep beside its peers: whole processes, interleaved, both ends on this machine.
 
-Usage: ``python benchmarks/run.py [--smoke] [--size 2G] [--rounds 5] [--json FILE]``. As root the runs happen in a network namespace of
-their own with a pinned congestion control (BBR, the default of some machines, paces loopback). Prints medians
+Usage: ``python benchmarks/run.py [--smoke] [--size 2G] [--rounds 5] [--json FILE]``. As root the
+runs happen in a network namespace of
+their own with a pinned congestion control (BBR, the default of some machines, paces loopback).
+Prints medians
 and ratios with their spread; never fails because of a time.
 """
 
@@ -40,7 +42,10 @@ class Scenario:
 
 
 def make_source(path: Path, size_bytes: int) -> None:
-    """Write half random data, a quarter text, a quarter zeros, in runs of 1 MiB; always the same."""
+    """Write half random data, a quarter text, a quarter zeros, in runs of 1 MiB.
+
+    Always the same.
+    """
     chooser = random.Random(1)
     text = b"".join(
         b"%08d the quick brown fox jumps over the lazy dog\n" % n for n in range(30_000)

@@ -62,7 +62,7 @@ def events_of(output: str) -> list[dict[str, Any]]:
 
 
 def deploy(pair: Pair) -> Deployment:
-    """Make an authority and certificates on the replica, as certs/README.md says; copy the origin's."""
+    """Make an authority and certificates on the replica; copy the origin's."""
     for words in (
         ["certs", "init"],
         ["certs", "issue", "replica", "--server", "--host", "replica"],

@@ -1,4 +1,7 @@
-"""What carries the bytes of a session: an ordered, reliable stream with backpressure, and who is at its other end."""
+"""What carries the bytes of a session: an ordered, reliable stream with backpressure.
+
+And who is at its other end.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ class PeerInfo:
     """The authenticated peer.
 
     Attributes:
-        identity: name taken from the one SAN of its certificate (empty where the transport authenticates nobody).
+        identity: name taken from the one SAN of its certificate (empty where the transport
+            authenticates nobody).
         address: ``host:port`` or another description for people and the audit log.
         fingerprint: SHA-256 of its certificate, hexadecimal, or empty.
     """
@@ -25,7 +29,10 @@ class PeerInfo:
 
 
 class Transport(Protocol):
-    """One stream. One coroutine may receive while another sends; never two of the same direction at once."""
+    """One stream.
+
+    One coroutine may receive while another sends; never two of the same direction at once.
+    """
 
     peer: PeerInfo
 
@@ -37,7 +44,9 @@ class Transport(Protocol):
         """
 
     async def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Hand all the buffers, in order, to the operating system; they may be reused when this returns.
+        """Hand all the buffers, in order, to the operating system.
+
+        They may be reused when this returns.
 
         Raises:
             ConnectionLostError: the stream broke.
