@@ -152,7 +152,12 @@ class BlockDevice:
         try:
             os.fdatasync(self._fd)
         except OSError as error:
-            raise self._failed("syncing", 0, self.size_bytes, error) from error
+            raise StorageError(
+                f"what was written could not be made durable: {error.strerror}",
+                where=self.path,
+                safe="the replica and its good snapshots are untouched",
+                next_step="see the kernel's log and the thin pool's state (lvs), then push again",
+            ) from error
 
     def close(self) -> None:
         """Close; what was not synced may be lost."""

@@ -31,6 +31,7 @@ __all__ = [
 
 _PACKAGES: Final = {
     "dmsetup": "dmsetup",
+    "losetup": "mount",
     "thin_delta": "thin-provisioning-tools",
     "thin_dump": "thin-provisioning-tools",
     "thin_restore": "thin-provisioning-tools",

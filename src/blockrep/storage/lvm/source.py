@@ -127,8 +127,15 @@ class LvmSource:
     def remove_snapshot(self, snapshot: Snapshot) -> None:
         """Delete a snapshot of ours."""
         mark = self._find(snapshot.id)
-        if mark is not None:
-            self._group.remove(mark.volume)
+        if mark is None:
+            return
+        if mark.snapshot.lineage != snapshot.lineage:
+            raise VolumeError(
+                f"the snapshot {snapshot.id[:8]} is of another lineage",
+                where=mark.volume.full_name,
+                safe="it was not removed",
+            )
+        self._group.remove(mark.volume)
 
     def delta(self, base: Snapshot | None, new: Snapshot | None) -> Iterator[Extent]:
         """Yield what differs, from the metadata alone."""

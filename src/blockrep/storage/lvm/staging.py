@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Self
 
-from blockrep.errors import BlockrepError, InternalError, StorageError
+from blockrep.errors import BlockrepError, InternalError, NoSpaceError, StorageError
 from blockrep.model.extents import Extent, ExtentSummary
 from blockrep.model.snapshots import Space, StagingInfo
 from blockrep.protocol.chain import first_chain
@@ -18,7 +19,7 @@ from blockrep.storage.lvm.group import VolumeGroup
 from blockrep.storage.lvm.metadata import PoolMetadata
 from blockrep.storage.lvm.planning import check_room, mapped_extents, round_up, space_of
 from blockrep.storage.lvm.reports import LogicalVolume
-from blockrep.storage.lvm.tags import StagingMark, plan_tag
+from blockrep.storage.lvm.tags import READY, StagingMark, plan_tag
 
 __all__ = ["LvmStaging", "staging_info"]
 
@@ -84,7 +85,7 @@ class LvmStaging:
                 self._check_whole_chunks(offset_bytes, end_bytes)
             self._device.write(offset_bytes, data)
             self._pad(end_bytes)
-        except StorageError as error:
+        except (StorageError, NoSpaceError) as error:
             self._poison = error
             raise
 
@@ -107,7 +108,7 @@ class LvmStaging:
             else:
                 self._device.write_zeros(start, end - start)
             self._pad(end)
-        except StorageError as error:
+        except (StorageError, NoSpaceError) as error:
             self._poison = error
             raise
 
@@ -118,6 +119,10 @@ class LvmStaging:
             self._device.sync()
         except StorageError as error:
             self._poison = error
+            # Not to be resumed by anybody: what the kernel dropped, nobody knows.
+            volume = self.mark.volume
+            with contextlib.suppress(BlockrepError):
+                self._group.attempt(commands.change_tags(volume.vg, volume.name, [], [READY]))
             raise
 
     def save_cursor(self, cursor_bytes: int, chain: bytes) -> None:
@@ -158,7 +163,7 @@ class LvmStaging:
                 f"the staging volume failed before: {self._poison.what}",
                 where=self._device.path,
                 safe="the replica and its good snapshots are untouched",
-                next_step="push again: it resumes from what is durable",
+                next_step="see the kernel's log and the thin pool's state (lvs), then push again",
             ) from self._poison
         if not self._open:
             raise InternalError("the staging volume is used after it was closed")

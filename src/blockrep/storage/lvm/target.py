@@ -84,6 +84,9 @@ class LvmTarget:
         """Finish or roll back what a crash left, then describe the replica."""
         check_thin_tools(self.runner)
         state, view = self._recover()
+        if view.replica is not None and not view.replica.read_only:
+            # Read-only (as ours is between pushes), it may be mounted: begin refuses then.
+            state, view = self._closed_replica(state, view)
         deactivate_leftovers(self._group, [mark.volume for mark in view.goods])
         pool = self._pool(state, view)
         status = self._group.status(pool)
@@ -130,6 +133,8 @@ class LvmTarget:
         self._check_request(view, request)
         pool = self._pool(state, view)
         existing = view.staging
+        if request.base_id and self._has_drifted(view, pool):
+            raise self._drifted()
         if existing is not None and existing.fits(request):
             return self._resume(view, existing, pool, request)
         preparation = None
@@ -145,19 +150,18 @@ class LvmTarget:
                 need += shared  # they are overwritten with zeros first
         self._make_room(pool, need, shared, existing)
         mark = prepare_staging(self._group, request, view, pool, preparation)
-        if request.base_id and self._differ(mark.volume, view, pool):
-            self._group.remove(mark.volume)
-            raise self._drifted()
         return LvmStaging(self._group, mark, pool, shared)
 
     def commit(self, staging: Staging, digest: bytes) -> Snapshot:
         """Make the good snapshot, then publish it."""
         if not isinstance(staging, LvmStaging):
             raise InternalError("a staging volume of another kind")
-        staging.sync()
-        view = view_target(self._group.read(), self._name.lv)
-        good = _good_with(view, staging.mark.snapshot_id)
-        if good is None:
+        state = self._group.read()
+        view = view_target(state, self._name.lv)
+        if _good_with(view, staging.mark.snapshot_id) is None:
+            staging.sync()
+            if staging.mark.base_id and self._has_drifted(view, self._pool(state, view)):
+                raise self._drifted()
             self._create_good(view, staging.mark, digest)
         staging.close()
         _, view = self._recover()
@@ -293,6 +297,13 @@ class LvmTarget:
                 safe="nothing was changed",
                 next_step="to make it the replica, overwriting what differs: push with --adopt",
             )
+        if view.replica is None and request.mode == "adopt":
+            raise VolumeError(
+                "there is no volume to adopt",
+                where=str(self._name),
+                safe="nothing was changed",
+                next_step="push without --adopt: the replica will be made",
+            )
         newest = view.newest
         if request.mode == "incremental":
             if newest is None or newest.snapshot.id != request.base_id:
@@ -354,12 +365,7 @@ class LvmTarget:
         """Tell whether the replica maps anything else than its newest good snapshot."""
         if view.replica is None or not view.owned or view.newest is None or view.merge_pending:
             return False
-        return self._differ(view.replica, view, pool)
-
-    def _differ(self, volume: LogicalVolume, view: TargetView, pool: LogicalVolume) -> bool:
-        assert view.newest is not None
-        good = view.newest.volume
-        runs = PoolMetadata(self._group, pool).compare(good, volume)
+        runs = PoolMetadata(self._group, pool).compare(view.newest.volume, view.replica)
         return any(run.kind is not RunKind.SAME for run in runs)
 
     def _drifted(self) -> DivergedError:
