@@ -21,6 +21,7 @@ __all__ = [
     "create_volume",
     "deactivate",
     "dm_name",
+    "list_all",
     "list_volumes",
     "merge",
     "pool_device",
@@ -59,8 +60,13 @@ def checked(vg: str, lv: str) -> str:
 def list_volumes(vg: str) -> list[str]:
     """Report everything about all volumes of a group, hidden ones (``-a``) too."""
     checked(vg, "any")
+    return [*list_all(), vg]
+
+
+def list_all() -> list[str]:
+    """Report everything about all volumes of this host."""
     fields = ",".join(REPORT_FIELDS)
-    return ["lvs", "-a", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", fields, vg]
+    return ["lvs", "-a", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", fields]
 
 
 def create_snapshot(
