@@ -31,7 +31,7 @@ _WRITING = ("pwrite", "pwritev")
 class ImageVolumes:
     """See :class:`storage.volumes.Volumes`."""
 
-    sizes = (700 * KIB + 512, 1500 * KIB, 2 * KIB * KIB + 5 * 512)
+    sizes: tuple[int, ...] = (700 * KIB + 512, 1500 * KIB, 2 * KIB * KIB + 5 * 512)
     unit_bytes = 64 * KIB
 
     def __init__(self, directory: Path) -> None:
@@ -111,7 +111,7 @@ class ImageVolumes:
 
     def crash_at(self, step: int) -> AbstractContextManager[object]:
         self._crashed = True
-        return _Crashing(step)
+        return Crashing(step)
 
     def close(self) -> None:
         """Check that nothing was left open.
@@ -162,7 +162,7 @@ def _shares_blocks(directory: Path) -> bool:
     return True
 
 
-class _Crashing:
+class Crashing:
     """Ends at the n-th change of the file system, a write in its middle.
 
     Nothing changes after that.

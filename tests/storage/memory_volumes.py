@@ -17,7 +17,7 @@ KIB = 1024
 class MemoryVolumes:
     """See :class:`storage.volumes.Volumes`."""
 
-    sizes = (512 * KIB, 1024 * KIB, 1500 * KIB)
+    sizes: tuple[int, ...] = (512 * KIB, 1024 * KIB, 1500 * KIB)
     source_has_snapshots = True
     keeps_many = True
 

@@ -1,0 +1,159 @@
+"""An image as the source: tables and the processes that fill them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blockrep.errors import VolumeError
+from blockrep.storage.image.table import DigestTable
+from storage.image_volumes import ImageVolumes
+from storage.transfers import LINEAGE, Transfer, change_live, new_id, push, take_snapshot
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Iterator[ImageVolumes]:
+    volumes = ImageVolumes(tmp_path)
+    if volumes.clones:
+        pytest.skip("temporary files lie on a file system with reflinks: no tables here")
+    volumes.write_live(0, random.Random(0).randbytes(1_000_000))
+    yield volumes
+    volumes.close()
+
+
+def tables(volumes: ImageVolumes) -> list[str]:
+    return sorted(one.stem for one in volumes.live.parent.rglob("*.table"))
+
+
+def test_only_the_committed_bases_table_is_kept(volumes: ImageVolumes) -> None:
+    base = None
+    for seed in range(3):
+        change_live(volumes, random.Random(seed))
+        base = push(volumes, base)
+        assert tables(volumes) == [base.id]
+
+
+def test_a_full_push_reads_the_file_once(volumes: ImageVolumes) -> None:
+    # The table is filled by what is read for sending.
+    transfer = Transfer(volumes, None)
+    assert not tables(volumes)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    assert tables(volumes) == [transfer.new.id]
+    transfer.finish(staging)
+
+
+def test_what_another_process_left_of_a_table_is_not_trusted(volumes: ImageVolumes) -> None:
+    transfer = Transfer(volumes, None)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging, most=5, save_every=2)
+    staging.close()
+    (path,) = volumes.live.parent.rglob("*.table")
+    with path.open("r+b") as file:  # torn, as a power cut leaves it
+        file.seek(4096)
+        file.write(b"garbage")
+    resumed = Transfer(volumes, None, new=transfer.new)
+    staging = resumed.target.begin(resumed.request)
+    assert staging.info.cursor_bytes
+    resumed.stream(staging)
+    resumed.finish(staging)
+    change_live(volumes, random.Random(1))
+    push(volumes, volumes.source().snapshots()[-1])
+
+
+def test_a_whole_table_outlives_a_change_until_the_target_was_asked(volumes: ImageVolumes) -> None:
+    # COMMITTED may have been lost: then this pending snapshot is the base of the next push.
+    transfer = Transfer(volumes, None)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    transfer.target.commit(staging, transfer.digest)
+    change_live(volumes, random.Random(1))
+    assert [one.id for one in volumes.source().snapshots()] == [transfer.new.id]
+    base = volumes.source().mark_committed(transfer.new)
+    push(volumes, base)
+
+
+def test_a_pending_snapshot_without_a_table_is_lost_with_the_change(volumes: ImageVolumes) -> None:
+    snapshot = take_snapshot(volumes.source())
+    os.utime(volumes.live)
+    assert not volumes.source().snapshots()
+    fresh = take_snapshot(volumes.source(), 2)
+    assert volumes.source().snapshots() == [fresh]
+    assert not list(volumes.live.parent.rglob(f"{snapshot.id}*"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_base_without_its_table_says_what_to_do(volumes: ImageVolumes, damage: str) -> None:
+    base = push(volumes, None)
+    (path,) = volumes.live.parent.rglob("*.table")
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    source = volumes.source()
+    new = take_snapshot(source, 2)
+    with pytest.raises(VolumeError, match=r"digest table.*--adopt"):
+        list(source.delta(base, new))
+
+
+def test_a_snapshot_without_content_cannot_be_committed(volumes: ImageVolumes) -> None:
+    source = volumes.source()
+    with pytest.raises(VolumeError, match="incomplete"):
+        source.mark_committed(take_snapshot(source))
+
+
+def test_tables_inherit_the_seed_of_their_base(volumes: ImageVolumes) -> None:
+    first = push(volumes, None)
+    before = volumes.source().stored_digests(first)
+    change_live(volumes, random.Random(1))
+    second = push(volumes, first)
+    after = volumes.source().stored_digests(second)
+    other = take_snapshot(volumes.source(), 1, lineage=new_id())
+    source = volumes.source()
+    with source.open_snapshot(other) as reader:
+        reader.confirm()
+    fresh = source.stored_digests(other)
+    assert before is not None
+    assert after is not None
+    assert fresh is not None
+    assert before[1] == after[1] != fresh[1]
+    for _, _, digests in (before, after, fresh):
+        assert len(list(digests)) == 24
+
+
+def test_writers_are_warned_of(volumes: ImageVolumes, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "blockrep.storage"):
+        take_snapshot(volumes.source(), 1)
+        assert not caplog.records
+        with volumes.live.open("r+b"):
+            take_snapshot(volumes.source(), 2)
+    assert "is open for writing" in caplog.text
+
+
+def test_verifying_needs_an_unchanged_file(volumes: ImageVolumes) -> None:
+    base = push(volumes, None)
+    with volumes.source().open_snapshot(base) as reader:
+        reader.read_into(0, memoryview(bytearray(100_000)))
+    change_live(volumes, random.Random(1))
+    with pytest.raises(VolumeError, match="changed"):
+        volumes.source().open_snapshot(base)
+    assert volumes.source().snapshots() == [base], "it is still the base of the next push"
+
+
+def test_snapshots_of_different_lineages_do_not_touch(volumes: ImageVolumes) -> None:
+    base = push(volumes, None)
+    other = take_snapshot(volumes.source(), 1, lineage=new_id(), target="elsewhere")
+    found = volumes.source().snapshots()
+    assert {one.lineage for one in found} == {LINEAGE, other.lineage}
+    volumes.source().remove_snapshot(other)
+    assert volumes.source().snapshots() == [base]
+    table = DigestTable.open_sealed(
+        next(volumes.live.parent.rglob("*.table")), base.id, base.size_bytes
+    )
+    assert table is not None
+    table.close()

@@ -1,0 +1,80 @@
+"""Digest tables: whole or not there; no entry that was not put."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from blockrep.errors import VolumeError
+from blockrep.storage.image.table import BLOCK_BYTES, UNKNOWN, Blocks, DigestTable
+
+ID = "0123456789abcdef" * 2
+SIZE = 5 * BLOCK_BYTES + 100
+
+
+def make(path: Path, *, sealed: bool = True) -> None:
+    with DigestTable.create(path, ID, SIZE, 42) as table:
+        table.put(0, b"".join(bytes([number + 1]) * 16 for number in range(6)))
+        if sealed:
+            table.seal()
+
+
+def test_a_sealed_table_is_read_as_it_was_made(tmp_path: Path) -> None:
+    make(tmp_path / "t")
+    table = DigestTable.open_sealed(tmp_path / "t", ID, SIZE)
+    assert table is not None
+    with table:
+        assert table.sealed
+        assert (table.blocks.seed, table.blocks.count) == (42, 6)
+        assert list(table.digests()) == [bytes([number + 1]) * 16 for number in range(6)]
+        assert table.get(5, 3) == b"\x06" * 16 + UNKNOWN * 2
+    assert (tmp_path / "t").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_unsealed_table_is_none(tmp_path: Path) -> None:
+    assert DigestTable.open_sealed(tmp_path / "t", ID, SIZE) is None
+    make(tmp_path / "t", sealed=False)
+    assert DigestTable.open_sealed(tmp_path / "t", ID, SIZE) is None
+    with DigestTable.reopen(tmp_path / "t", ID, SIZE, 42) as table:
+        assert table.get(2, 1) == b"\x03" * 16
+        table.seal()
+    again = DigestTable.open_sealed(tmp_path / "t", ID, SIZE)
+    assert again is not None
+    again.close()
+
+
+@pytest.mark.parametrize("offset", [0, 17, 30, 45, 60, 80, 4096, 4096 + 95])
+def test_any_damage_is_found(tmp_path: Path, offset: int) -> None:
+    make(tmp_path / "t")
+    content = bytearray((tmp_path / "t").read_bytes())
+    content[offset] ^= 1
+    (tmp_path / "t").write_bytes(content)
+    with pytest.raises(VolumeError, match="damaged"):
+        DigestTable.open_sealed(tmp_path / "t", ID, SIZE)
+
+
+@pytest.mark.parametrize("length", [10, 88, 4096, 4096 + 95])
+def test_a_table_cut_short_is_found(tmp_path: Path, length: int) -> None:
+    make(tmp_path / "t")
+    (tmp_path / "t").write_bytes((tmp_path / "t").read_bytes()[:length])
+    with pytest.raises(VolumeError, match="damaged"):
+        DigestTable.open_sealed(tmp_path / "t", ID, SIZE)
+
+
+def test_another_snapshots_table_is_refused(tmp_path: Path) -> None:
+    make(tmp_path / "t")
+    with pytest.raises(VolumeError, match="another snapshot"):
+        DigestTable.open_sealed(tmp_path / "t", ID[::-1], SIZE)
+    with pytest.raises(VolumeError, match="another snapshot"):
+        DigestTable.open_sealed(tmp_path / "t", ID, SIZE + 1)
+
+
+def test_the_last_block_has_zeros_of_its_own_length() -> None:
+    blocks = Blocks(SIZE, 42)
+    whole, tail = (xxhash.xxh3_128_digest(bytes(one), 42) for one in (BLOCK_BYTES, 100))
+    assert blocks.zero_digests(0, 2) == whole * 2
+    assert blocks.zero_digests(4, 2) == whole + tail
+    assert blocks.zero_digests(6, 0) == b""
+    assert Blocks(2 * BLOCK_BYTES, 42).zero_digests(0, 2) == whole * 2

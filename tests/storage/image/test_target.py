@@ -1,0 +1,176 @@
+"""An image as the target: crashes in a first push and in an adoption, lack of room, a loss."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+from pathlib import Path
+
+import pytest
+
+from blockrep.errors import InternalError, NoSpaceError, VolumeError
+from blockrep.model.extents import Extent
+from blockrep.model.names import VolumeName
+from blockrep.storage.image.target import ImageTarget
+from blockrep.storage.memory import MemoryHost, MemoryTarget
+from storage.image_volumes import Crashing, ImageVolumes
+from storage.mounts import MIB, CannotMountError, mounted
+from storage.transfers import Transfer, adopt, change_live, push
+from storage.volumes import CrashError
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> ImageVolumes:
+    return ImageVolumes(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["full", "adopt"])
+def test_a_crash_anywhere_in_the_first_push(tmp_path: Path, mode: str) -> None:
+    foreign = random.Random(1).randbytes(900_000)
+    for step in range(1, 500):
+        directory = tmp_path / str(step)
+        directory.mkdir()
+        volumes = ImageVolumes(directory)
+        volumes.write_live(0, random.Random(0).randbytes(700_000))
+        if mode == "adopt":
+            volumes.make_foreign(foreign)
+        transfer = Transfer(volumes, None, mode=mode)
+        transfer.plan = [Extent(0, transfer.new.size_bytes)]
+        try:
+            with Crashing(step):
+                target = volumes.target()
+                staging = target.begin(transfer.request)
+                transfer.stream(staging)
+                target.commit(staging, transfer.digest)
+        except CrashError:
+            crashed = True
+        else:
+            crashed = False
+        replica = volumes.target().inspect()
+        if replica.snapshots:
+            assert volumes.read_replica() == transfer.content
+        elif mode == "adopt":
+            assert volumes.read_replica() == foreign
+        else:
+            assert not replica.exists
+        if not crashed:
+            assert replica.snapshots
+            return
+    pytest.fail("it never ends")
+
+
+def test_a_removed_replica_comes_back_or_is_sent_again(volumes: ImageVolumes) -> None:
+    push(volumes, None)
+    volumes.replica.unlink()
+    replica = volumes.target().inspect()
+    if volumes.clones:
+        assert volumes.read_replica() == volumes.read_live()
+        return
+    assert not replica.exists
+    assert not replica.snapshots
+    change_live(volumes, random.Random(0))
+    push(volumes, None)
+
+
+def test_a_full_push_over_our_own_replica(volumes: ImageVolumes) -> None:
+    first = push(volumes, None)
+    change_live(volumes, random.Random(0))
+    second = push(volumes, None)
+    ids = [one.id for one in volumes.target().inspect().snapshots]
+    assert ids == ([first.id, second.id] if volumes.clones else [second.id])
+
+
+def test_staging_of_another_kind_is_a_defect(volumes: ImageVolumes) -> None:
+    transfer = Transfer(volumes, None)
+    staging = MemoryTarget(MemoryHost("x"), "y").begin(transfer.request)
+    with pytest.raises(InternalError):
+        transfer.target.commit(staging, bytes(32))
+
+
+def test_permissions_keep_strangers_out(volumes: ImageVolumes) -> None:
+    base = push(volumes, None)
+    change_live(volumes, random.Random(0))
+    push(volumes, base)
+    for root in (volumes.live.parent, volumes.replica.parent):
+        for path in (root / ".blockrep").rglob("*"):
+            assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_damaged_redo_file_is_not_copied_in(volumes: ImageVolumes) -> None:
+    if volumes.clones:
+        pytest.skip("no redo files on this file system")
+    base = push(volumes, None)
+    before = volumes.read_replica()
+    volumes.write_live(0, random.Random(3).randbytes(50_000))
+    transfer = Transfer(volumes, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    with pytest.raises(CrashError), Crashing(9):
+        transfer.target.commit(staging, transfer.digest)
+    staging.close()
+    (path,) = (one for one in volumes.replica.parent.rglob("*.redo") if one.stem != "staging")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    if (path.with_suffix(".json")).exists():
+        with pytest.raises(Exception, match="damaged"):
+            volumes.target().inspect()
+        assert volumes.read_replica() == before
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_a_full_file_system_stops_the_push_and_nothing_else(tmp_path: Path, kind: str) -> None:
+    with contextlib.ExitStack() as stack:
+        try:
+            root = stack.enter_context(mounted(kind, tmp_path))
+        except CannotMountError as error:
+            pytest.skip(str(error))
+        volumes = ImageVolumes(root)
+        base = push(volumes, None)
+        with (root / "ballast").open("wb") as ballast, contextlib.suppress(OSError):
+            while True:
+                ballast.write(bytes(MIB))
+                ballast.flush()
+        before = volumes.read_replica()
+        volumes.target().inspect()
+        # Predicted: with the numbers of the plan.
+        request = dataclasses.replace(
+            Transfer(_outside(volumes, tmp_path), None).request,
+            base_id=base.id,
+            mode="incremental",
+            size_bytes=volumes.sizes[2],
+        )
+        plan = request.plan
+        assert plan is not None
+        with pytest.raises(NoSpaceError, match="nothing was changed"):
+            volumes.target().begin(
+                dataclasses.replace(request, plan=dataclasses.replace(plan, data_bytes=1 << 40))
+            )
+        assert volumes.read_replica() == before
+        (root / "ballast").unlink()
+        volumes.write_live(0, random.Random(0).randbytes(100_000))
+        push(volumes, base)
+
+
+def _outside(volumes: ImageVolumes, directory: Path) -> ImageVolumes:
+    (directory / "outside").mkdir()
+    other = ImageVolumes(directory / "outside")
+    other.write_live(0, volumes.read_live()[: other.sizes[1]])
+    return other
+
+
+def test_a_replica_may_not_be_a_directory_of_ours(volumes: ImageVolumes) -> None:
+    push(volumes, None)
+    (record,) = (one for one in volumes.replica.parent.rglob("*.json") if len(one.stem) == 32)
+    target = ImageTarget(VolumeName(path=str(record)), volumes.settings)
+    with pytest.raises(VolumeError, match="own files"):
+        target.inspect()
+
+
+def test_adoption_may_be_repeated(volumes: ImageVolumes) -> None:
+    volumes.make_foreign(b"x" * 1_600_000)
+    volumes.resize_live(volumes.sizes[2])
+    adopt(volumes)
+    volumes.tamper(5, b"tampered")
+    adopt(volumes)
+    assert volumes.read_replica() == volumes.read_live()
