@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
@@ -16,64 +16,19 @@ from blockrep.errors import (
 )
 from blockrep.model.extents import Extent, ExtentKind
 from blockrep.protocol.messages import (
-    Begin,
     Bye,
     Data,
     Hello,
     Open,
-    Ready,
     Volume,
     Welcome,
     encode_message,
 )
 from blockrep.protocol.transitions import Side, State
 from blockrep.replication.channel import Channel
-from blockrep.transport.memory import MemoryTransport, memory_pair
+from blockrep.transport.memory import memory_pair
+from support.sessions import HELLO, VOLUME, WELCOME, connected, start_stream
 from support.virtual_time import run_virtual
-
-HELLO = Hello((1, 1), (), "test")
-WELCOME = Welcome(1, (), "test", "origin", 65536, 4 * 65536, 5000, 30000)
-VOLUME = Volume(
-    exists=False,
-    owned=False,
-    drifted=False,
-    kind="",
-    identity="",
-    size_bytes=0,
-    block_bytes=0,
-    align_bytes=1,
-    lineage="",
-    chunk_bytes=65536,
-    free_bytes=1 << 40,
-    metadata_free_chunks=1 << 30,
-    staging=None,
-)
-ID = "0" * 31 + "1"
-BEGIN = Begin(ID, ID, 1, 0, "", "full", 1 << 40, 1, 1, 0, bytes(32), 1, allow_shrink=False)
-READY = Ready("staging", 0, bytes(32))
-
-
-@contextlib.asynccontextmanager
-async def connected() -> AsyncIterator[tuple[Channel, Channel, MemoryTransport, MemoryTransport]]:
-    """Yield client and server after the handshake, and their transports."""
-    left, right = memory_pair(1 << 13)
-    async with Channel(left, Side.CLIENT) as client, Channel(right, Side.SERVER) as server:
-        await client.send(HELLO)
-        await server.receive(Hello)
-        await server.send(WELCOME)
-        await client.receive(Welcome)
-        yield client, server, left, right
-
-
-async def start_stream(client: Channel, server: Channel) -> None:
-    await client.send(Open("push", "vg/lv", "x"))
-    await server.receive(Open)
-    await server.send(VOLUME)
-    await client.receive(Volume)
-    await client.send(BEGIN)
-    await server.receive(Begin)
-    await server.send(READY)
-    await client.receive(Ready)
 
 
 def zero_frame(index: int) -> Data:

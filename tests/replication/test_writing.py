@@ -7,62 +7,12 @@ import xxhash
 
 from blockrep.errors import InternalError, NoSpaceError, ProtocolError, StorageError
 from blockrep.model.extents import Extent, ExtentKind
-from blockrep.model.snapshots import Space, StagingInfo
-from blockrep.protocol.chain import advance_chain, first_chain
+from blockrep.model.snapshots import Space
+from blockrep.protocol.chain import advance_chain
 from blockrep.protocol.messages import Data
 from blockrep.replication.compression import ZstdCompressor, zstd_decompress
 from blockrep.replication.writing import Position, StagingWriter
-from blockrep.storage.interface import SnapshotReader
-from support.readers import BytesReader
-
-ID = "ab" * 16
-PLAN = bytes(32)
-CHAIN = first_chain(ID, PLAN)
-SIZE = 1 << 20
-
-
-class JournalStaging:
-    """Keeps what it was told, in order; fails on demand."""
-
-    def __init__(self) -> None:
-        self.info = StagingInfo("uuid", ID, "", ID, PLAN, 0, CHAIN)
-        self.journal: list[tuple[object, ...]] = []
-        self.content = bytearray(SIZE)
-        self.room = Space(4096, 1 << 40, 1 << 20)
-        self.sync_error: StorageError | None = None
-
-    def set_plan(self, plan: object, new_chunks: int) -> None:
-        raise NotImplementedError
-
-    def write(self, offset_bytes: int, data: memoryview) -> None:
-        self.journal.append(("write", offset_bytes, len(data)))
-        self.content[offset_bytes : offset_bytes + len(data)] = data
-
-    def clear(self, extent: Extent) -> None:
-        self.journal.append(("clear", extent.offset_bytes, extent.length_bytes))
-        self.content[extent.offset_bytes : extent.end_bytes] = bytes(extent.length_bytes)
-
-    def sync(self) -> None:
-        self.journal.append(("sync",))
-        if self.sync_error is not None:
-            raise self.sync_error
-
-    def save_cursor(self, cursor_bytes: int, chain: bytes) -> None:
-        self.journal.append(("cursor", cursor_bytes, chain))
-
-    def space(self) -> Space:
-        return self.room
-
-    def reader(self) -> SnapshotReader:
-        return BytesReader(bytes(self.content))
-
-    def close(self) -> None:
-        self.journal.append(("close",))
-
-
-def data(offset: int, content: bytes) -> Data:
-    digest = xxhash.xxh3_128_digest(content)
-    return Data((Extent(offset, len(content)),), digest, None, memoryview(content))
+from support.journal import CHAIN, SIZE, JournalStaging, data_message
 
 
 def zeros(offset: int, length: int, kind: ExtentKind = ExtentKind.ZERO) -> Data:
@@ -95,7 +45,7 @@ def test_segments_are_applied_in_order_and_the_chain_follows() -> None:
 def test_nothing_of_a_damaged_frame_is_written() -> None:
     staging = JournalStaging()
     writer = StagingWriter(staging, SIZE, None)
-    good = data(0, b"x" * 64)
+    good = data_message(0, b"x" * 64)
     damaged = Data(good.segments, good.content_digest, None, memoryview(b"x" * 63 + b"y"))
     with pytest.raises(ProtocolError, match="damaged"):
         writer.apply([damaged])
@@ -129,7 +79,7 @@ def test_compressed_content_is_expanded_then_verified() -> None:
 def test_the_cursor_is_recorded_after_the_sync_and_only_then_durable() -> None:
     staging = JournalStaging()
     writer = StagingWriter(staging, SIZE, None)
-    writer.apply([data(0, b"x" * 64)])
+    writer.apply([data_message(0, b"x" * 64)])
     position = writer.make_durable()
     assert [entry[0] for entry in staging.journal] == ["write", "sync", "cursor"]
     assert staging.journal[-1] == ("cursor", 64, position.chain)
@@ -140,7 +90,7 @@ def test_a_failed_sync_records_nothing() -> None:
     staging = JournalStaging()
     staging.sync_error = StorageError("EIO")
     writer = StagingWriter(staging, SIZE, None)
-    writer.apply([data(0, b"x" * 64)])
+    writer.apply([data_message(0, b"x" * 64)])
     with pytest.raises(StorageError):
         writer.make_durable()
     assert [entry[0] for entry in staging.journal] == ["write", "sync"]
@@ -152,7 +102,7 @@ def test_a_transfer_stops_at_the_reserve_and_keeps_what_is_durable(room: Space) 
     staging = JournalStaging()
     staging.room = room
     writer = StagingWriter(staging, SIZE, None)
-    writer.apply([data(0, b"x" * 64)])
+    writer.apply([data_message(0, b"x" * 64)])
     with pytest.raises(NoSpaceError, match="reserve"):
         writer.make_durable()
     assert staging.journal[-1][0] == "cursor"
@@ -162,7 +112,7 @@ def test_a_transfer_stops_at_the_reserve_and_keeps_what_is_durable(room: Space) 
 def test_a_commit_needs_equal_chains_and_everything_durable() -> None:
     staging = JournalStaging()
     writer = StagingWriter(staging, SIZE, None)
-    writer.apply([data(0, b"x" * 64)])
+    writer.apply([data_message(0, b"x" * 64)])
     with pytest.raises(InternalError):
         writer.check_complete(writer.received.chain)
     writer.make_durable()

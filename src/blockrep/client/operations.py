@@ -121,8 +121,10 @@ async def list_remote(context: ClientContext, target: Target, sink: events.Event
 
 
 async def list_source(context: ClientContext, source: VolumeName) -> list[Snapshot]:
-    """Return our snapshots of a local volume, oldest first."""
-    return await context.blocking.run(context.open_source(source).snapshots)
+    """Return our snapshots of a local volume, oldest first. Raises VolumeError: unknown."""
+    volume = context.open_source(source)
+    await context.blocking.run(volume.describe)
+    return await context.blocking.run(volume.snapshots)
 
 
 async def preview_delta(
@@ -137,6 +139,7 @@ async def preview_delta(
     volume = context.open_source(source)
 
     def newest_base() -> Snapshot | None:
+        volume.describe()  # an unknown volume is told as such
         held = [one for one in volume.snapshots() if one.committed and target in {"", one.target}]
         return max(held, key=lambda one: one.created_seconds, default=None)
 

@@ -62,6 +62,9 @@ class SpooledPlan:
         except ValueError as error:
             self._file.close()
             raise InternalError(str(error), where="delta", safe="nothing was sent") from error
+        except BaseException:
+            self._file.close()
+            raise
         self.summary: ExtentSummary = summarize(self)
         self.new_chunks = count_chunks(self, chunk_bytes)
 

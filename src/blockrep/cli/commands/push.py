@@ -15,7 +15,7 @@ from blockrep.model.lineage import Wish
 from blockrep.replication.reading import Compressor
 from blockrep.replication.sender import DryRun, PushOptions
 
-__all__ = ["run"]
+__all__ = ["run", "show_dry_run"]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
                 plan = run_operation(
                     operations.dry_run(context, source, target, push_options, sink)
                 )
-                _show_dry_run(plan, as_json=options.json)
+                show_dry_run(plan, as_json=options.json)
                 return 0
             _, verification = run_operation(
                 operations.push(
@@ -55,7 +55,7 @@ def _compressor() -> Compressor:
     return ZstdCompressor()
 
 
-def _show_dry_run(plan: DryRun, *, as_json: bool) -> None:
+def show_dry_run(plan: DryRun, *, as_json: bool) -> None:
     if as_json:
         fields = dataclasses.asdict(plan) | {"mode": plan.mode.value}
         print(json.dumps({"event": "dry_run", **fields}))

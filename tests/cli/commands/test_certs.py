@@ -1,0 +1,51 @@
+"""certs makes what a host needs and says what to do with it; nothing is overwritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from blockrep.cli.main import main
+
+
+def certs(directory: Path, *words: str) -> int:
+    return main(["certs", *words, "--directory", str(directory)])
+
+
+def test_an_authority_and_its_certificates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "certs"
+    assert certs(folder, "init") == 0
+    assert certs(folder, "issue", "replica", "--server", "--host", "10.0.0.1") == 0
+    assert "copy ca.pem, replica.pem and replica.key" in capsys.readouterr().out
+    assert (folder / "replica.key").stat().st_mode & 0o777 == 0o600
+    assert certs(folder, "show") == 0
+    shown = capsys.readouterr().out
+    assert "names        replica, 10.0.0.1" in shown
+    assert "for          authority" in shown
+    assert certs(folder, "show", str(folder / "replica.pem")) == 0
+    assert "for          server" in capsys.readouterr().out
+
+
+def test_a_certificate_without_a_role_is_a_usage_error(tmp_path: Path) -> None:
+    assert certs(tmp_path / "c", "init") == 0
+    assert certs(tmp_path / "c", "issue", "replica") == 2
+
+
+def test_an_authority_is_never_overwritten(tmp_path: Path) -> None:
+    assert certs(tmp_path / "c", "init") == 0
+    key = (tmp_path / "c" / "ca.key").read_bytes()
+    assert certs(tmp_path / "c", "init") == 3
+    assert (tmp_path / "c" / "ca.key").read_bytes() == key
+
+
+def test_an_empty_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert certs(tmp_path / "none", "show") == 3
+    assert "certs init" in capsys.readouterr().err
+
+
+def test_days_are_bounded(tmp_path: Path) -> None:
+    assert certs(tmp_path / "c", "init") == 0
+    assert certs(tmp_path / "c", "issue", "a", "--client", "--days", "0") == 2

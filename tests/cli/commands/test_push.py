@@ -1,0 +1,48 @@
+"""A dry run tells everything that a push would do."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from blockrep.cli.commands.push import show_dry_run
+from blockrep.model.lineage import Mode
+from blockrep.model.snapshots import Snapshot
+from blockrep.replication.sender import DryRun
+
+OLD = Snapshot("1" * 32, "a" * 32, 4, 1000, 1 << 30, committed=True, name="br_s_old")
+PLAN = DryRun(
+    mode=Mode.INCREMENTAL,
+    base=OLD,
+    reason="changes since snapshot #4",
+    data_bytes=1 << 20,
+    discard_bytes=1 << 21,
+    new_chunks=16,
+    chunk_bytes=65536,
+    free_bytes=1 << 30,
+    creates_replica=False,
+    dropped=(OLD,),
+)
+
+
+def test_people_read_what_is_sent_allocated_created_and_dropped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_dry_run(PLAN, as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "mode       incremental: changes since snapshot #4",
+        "send       1.0 MiB at most",
+        "discard    2.0 MiB",
+        "allocate   16 chunks of 64.0 KiB at most: 1.0 MiB",
+        "free       1.0 GiB above the reserve at the target",
+        "create     a snapshot at each end",
+        "drop       br_s_old (#4) here",
+    ]
+
+
+def test_programs_read_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    show_dry_run(PLAN, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["event"], told["mode"], told["new_chunks"]) == ("dry_run", "incremental", 16)
+    assert told["dropped"][0]["name"] == "br_s_old"

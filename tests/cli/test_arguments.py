@@ -1,0 +1,52 @@
+"""The command line is what README says it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from blockrep.cli.arguments import parse_arguments
+from blockrep.errors import UsageError
+
+
+def test_push_knows_its_options() -> None:
+    words = "push volg/lv replica:vg/lv --dry-run --compress --bwlimit 50M --verify --adopt --json"
+    options = parse_arguments(words.split())
+    assert (options.command, options.source, options.target) == ("push", "volg/lv", "replica:vg/lv")
+    assert (options.dry_run, options.compress, options.verify, options.adopt) == (True,) * 4
+    assert (options.bwlimit, options.json, options.quiet, options.full) == (
+        "50M",
+        True,
+        False,
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["verify", "a/b", "c:d/e"],
+        ["list"],
+        ["list", "c:d/e"],
+        ["delta", "a/b", "--to", "c:d/e", "--extents"],
+        ["certs", "init"],
+        ["certs", "issue", "replica", "--server", "--host", "10.0.0.1", "--host", "r"],
+        ["certs", "show"],
+        ["demo", "--keep", "--size", "32M"],
+    ],
+)
+def test_every_command_is_known(words: list[str]) -> None:
+    assert parse_arguments(words).command == words[0]
+
+
+@pytest.mark.parametrize("words", [[], ["push", "a/b"], ["certs"], ["certs", "issue"], ["lists"]])
+def test_what_is_missing_or_unknown_is_told_with_where_to_look(words: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_arguments(words)
+    assert "--help" in str(caught.value)
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse_arguments(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("blockrep ")

@@ -1,0 +1,75 @@
+"""Operations: one at a time for a source and target, previews that change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from blockrep.client import operations
+from blockrep.errors import BusyError, VolumeError
+from blockrep.storage.locks import VolumeLock
+from support.hosts import MIB, Hosts
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Hosts:
+    hosts = Hosts(tmp_path)
+    hosts.fill(MIB)
+    return hosts
+
+
+async def test_a_second_push_of_the_same_pair_is_told_who_is_at_it(hosts: Hosts) -> None:
+    key = f"source {hosts.source} to {hosts.target}"
+    with (
+        VolumeLock(hosts.folder / "client-run", key, "push of disk.img"),
+        pytest.raises(BusyError, match=r"push of disk\.img"),
+    ):
+        await hosts.push()
+
+
+async def test_an_unknown_source_is_told_before_anybody_is_called(hosts: Hosts) -> None:
+    hosts.source.unlink()
+    with pytest.raises(VolumeError):
+        await hosts.push()
+    assert hosts.events == []
+
+
+async def test_the_replica_and_the_source_are_listed(hosts: Hosts) -> None:
+    await hosts.push()
+    async with hosts.context() as context:
+        replica = await operations.list_remote(context, hosts.target, hosts.events.append)
+        (local,) = await operations.list_source(context, hosts._source_name)
+    (good,) = replica.snapshots
+    assert (good.id, good.sequence) == (local.id, 1)
+
+
+async def test_a_preview_is_since_the_newest_snapshot_of_the_target(hosts: Hosts) -> None:
+    async with hosts.context() as context:
+        base, extents = await operations.preview_delta(context, hosts._source_name, "")
+        assert base is None
+        assert sum(one.length_bytes for one in extents) == MIB
+    await hosts.push()
+    hosts.change(0, 10)
+    async with hosts.context() as context:
+        base, extents = await operations.preview_delta(
+            context, hosts._source_name, str(hosts.target)
+        )
+        assert base is not None
+        assert 0 < sum(one.length_bytes for one in extents) <= 65536
+        base, _ = await operations.preview_delta(context, hosts._source_name, "tls://x:1/a/b")
+        assert base is None
+
+
+async def test_a_push_with_verify_compares_both_ends(hosts: Hosts) -> None:
+    async with hosts.context() as context:
+        _, verification = await operations.push(
+            context,
+            hosts._source_name,
+            hosts.target,
+            hosts.options(None),
+            hosts.events.append,
+            verify_after=True,
+        )
+    assert verification is not None
+    assert (verification.compared_bytes, verification.different_bytes) == (MIB, 0)

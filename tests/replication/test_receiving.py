@@ -1,0 +1,124 @@
+"""What is acknowledged as durable was synced and recorded before (I1)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from blockrep.errors import ConnectionLostError, ProtocolError, StorageError
+from blockrep.protocol.chain import advance_chain
+from blockrep.protocol.messages import Ack, Commit, Data, Message
+from blockrep.replication.receiving import StreamReceiver
+from support.journal import CHAIN, ID, SIZE, JournalStaging, data_message
+from support.sessions import connected, start_stream
+from support.virtual_time import InlineBlocking, run_virtual
+
+BLOCK = 4096
+
+
+def messages(count: int) -> list[Data]:
+    return [data_message(index * BLOCK, bytes([index + 1]) * BLOCK) for index in range(count)]
+
+
+def chain_of(sent: list[Data]) -> bytes:
+    chain = CHAIN
+    for message in sent:
+        chain = advance_chain(chain, message.segments, message.content_digest)
+    return chain
+
+
+def receive(
+    staging: JournalStaging, sent: list[Data], digest: bytes | None = None, pause_seconds: float = 0
+) -> list[Ack]:
+    """Send frames and COMMIT to a receiver; return its acknowledgements."""
+
+    async def scenario() -> list[Ack]:
+        acknowledged: list[Ack] = []
+        async with connected() as (client, server, _, _):
+            await start_stream(client, server)
+
+            def listen(message: Message) -> bool:
+                if isinstance(message, Ack):
+                    acknowledged.append(message)
+                return isinstance(message, Ack)
+
+            client.listen(listen)
+            receiver = StreamReceiver(server, InlineBlocking(), staging, SIZE, 8 * BLOCK, None)
+            receiving = asyncio.create_task(receiver.receive_all())
+            for message in sent:
+                await client.send(message)
+                await asyncio.sleep(pause_seconds)
+            await client.send(Commit(ID, chain_of(sent) if digest is None else digest))
+            try:
+                await receiving
+            finally:
+                await asyncio.sleep(0.1)
+        return acknowledged
+
+    return run_virtual(scenario())
+
+
+def test_everything_is_durable_before_commit_is_accepted() -> None:
+    staging = JournalStaging()
+    acknowledged = receive(staging, messages(10))
+    assert acknowledged[-1] == Ack(10 * BLOCK, 10 * BLOCK)
+    assert staging.journal[-1][0] == "cursor"
+    assert bytes(staging.content[: 10 * BLOCK]) == b"".join(
+        bytes([index + 1]) * BLOCK for index in range(10)
+    )
+
+
+def test_an_acknowledgement_follows_a_sync_and_a_record_that_cover_it() -> None:
+    staging = JournalStaging()
+    acknowledged = receive(staging, messages(20), pause_seconds=0.01)
+    recorded = [entry[1] for entry in staging.journal if entry[0] == "cursor"]
+    assert [one.durable_bytes for one in acknowledged] == recorded
+    written = 0
+    covered = 0
+    for entry in staging.journal:
+        if entry[0] == "write":
+            written = int(str(entry[1])) + int(str(entry[2]))
+        elif entry[0] == "sync":
+            covered = written
+        elif entry[0] == "cursor":
+            assert int(str(entry[1])) <= covered
+
+
+def test_a_pause_of_the_sender_is_used_to_become_durable() -> None:
+    staging = JournalStaging()
+    acknowledged = receive(staging, messages(1), pause_seconds=5)
+    assert acknowledged == [Ack(BLOCK, BLOCK)]
+
+
+def test_a_wrong_digest_is_not_committed() -> None:
+    with pytest.raises(ProtocolError, match="digest"):
+        receive(JournalStaging(), messages(3), digest=bytes(32))
+
+
+def test_a_failed_sync_ends_the_transfer_without_an_acknowledgement() -> None:
+    staging = JournalStaging()
+    staging.sync_error = StorageError("EIO")
+    with pytest.raises(StorageError):
+        receive(staging, messages(3))
+    assert [entry[0] for entry in staging.journal].count("sync") == 1, "a sync is never retried"
+    assert "cursor" not in [entry[0] for entry in staging.journal]
+
+
+def test_a_lost_connection_keeps_what_is_durable() -> None:
+    staging = JournalStaging()
+
+    async def scenario() -> None:
+        async with connected() as (client, server, cable, _):
+            await start_stream(client, server)
+            receiver = StreamReceiver(server, InlineBlocking(), staging, SIZE, 8 * BLOCK, None)
+            receiving = asyncio.create_task(receiver.receive_all())
+            for message in messages(4):
+                await client.send(message)
+            await asyncio.sleep(3)
+            cable.cut()
+            with pytest.raises(ConnectionLostError):
+                await receiving
+
+    run_virtual(scenario())
+    assert staging.journal[-1][:2] == ("cursor", 4 * BLOCK)

@@ -1,0 +1,125 @@
+"""The sender keeps within window and rate; what is durable the receiver alone says (I1)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from blockrep.errors import StorageError
+from blockrep.model.extents import Extent
+from blockrep.protocol.messages import Ack, Data, Ready
+from blockrep.replication import events
+from blockrep.replication.plan import SpooledPlan
+from blockrep.replication.sending import RateLimiter, StreamSender
+from support.readers import BytesReader
+from support.sessions import READY, WELCOME, connected, start_stream
+from support.virtual_time import InlineBlocking, run_virtual
+
+PAYLOAD = WELCOME.max_payload_bytes
+CONTENT = bytes(range(256)) * (PAYLOAD // 256) * 12
+
+
+@pytest.fixture
+def plan() -> Iterator[SpooledPlan]:
+    with SpooledPlan(iter([Extent(0, len(CONTENT))]), len(CONTENT)) as plan:
+        yield plan
+
+
+def test_the_rate_is_kept_after_a_short_burst() -> None:
+    async def scenario() -> float:
+        limiter = RateLimiter(1000)
+        for _ in range(50):
+            await limiter.take(100)
+        return asyncio.get_running_loop().time()
+
+    assert run_virtual(scenario()) == pytest.approx(5.0, abs=0.3)
+
+
+def test_no_limit_never_waits() -> None:
+    async def scenario() -> float:
+        await RateLimiter(0).take(1 << 40)
+        return asyncio.get_running_loop().time()
+
+    assert run_virtual(scenario()) == 0
+
+
+def test_a_full_window_waits_for_durable_not_for_received(plan: SpooledPlan) -> None:
+    async def scenario() -> None:
+        told: list[events.Event] = []
+        async with connected() as (client, server, _, _):
+            await start_stream(client, server)
+            sender = StreamSender(
+                client, InlineBlocking(), plan, READY, RateLimiter(0), told.append
+            )
+            sending = asyncio.create_task(sender.send_all(BytesReader(CONTENT), None))
+            taken = [await server.receive(Data) for _ in range(3)]
+            await asyncio.sleep(10)
+            assert server.peek() is None, "the window of four payloads holds three frames"
+            assert not sending.done()
+            await server.send(Ack(taken[-1].segments[-1].end_bytes, 0))
+            await asyncio.sleep(10)
+            assert server.peek() is None, "received is not durable"
+            position = taken[0].segments[-1].end_bytes
+            await server.send(Ack(taken[-1].segments[-1].end_bytes, position))
+            for _ in range(9):
+                message = await server.receive(Data)
+                end = message.segments[-1].end_bytes
+                await server.send(Ack(end, end))
+            await sending
+            progress = [one for one in told if isinstance(one, events.Progress)]
+            assert progress[-1].done_bytes == len(CONTENT)
+            assert all(one.durable_bytes <= one.done_bytes for one in progress)
+
+    run_virtual(scenario())
+
+
+def test_a_resumed_stream_starts_at_the_cursor(plan: SpooledPlan) -> None:
+    async def scenario() -> None:
+        told: list[events.Event] = []
+        async with connected() as (client, server, _, _):
+            cursor = 10 * PAYLOAD + 100
+            ready = Ready("staging", cursor, bytes(32))
+            await start_stream(client, server, ready)
+            sender = StreamSender(
+                client, InlineBlocking(), plan, ready, RateLimiter(0), told.append
+            )
+            await sender.send_all(BytesReader(CONTENT), None)
+            first = await server.receive(Data)
+            assert first.segments[0].offset_bytes == cursor
+            assert told[0] == events.Resumed(cursor, cursor, len(CONTENT))
+
+    run_virtual(scenario())
+
+
+def test_a_read_error_ends_the_stream_and_nothing_is_sent_in_its_place(
+    plan: SpooledPlan,
+) -> None:
+    class Broken(BytesReader):
+        def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+            if offset_bytes >= 5 * PAYLOAD:
+                raise StorageError("cannot read", where=f"offset {offset_bytes}")
+            super().read_into(offset_bytes, buffer)
+
+    async def scenario() -> None:
+        async with connected() as (client, server, _, _):
+            await start_stream(client, server)
+            sender = StreamSender(
+                client, InlineBlocking(), plan, READY, RateLimiter(0), lambda _event: None
+            )
+            sending = asyncio.create_task(sender.send_all(Broken(CONTENT), None))
+            taken = 0
+            while not sending.done():
+                if server.peek() is None:
+                    await asyncio.sleep(0.01)
+                    continue
+                message = await server.receive(Data)
+                taken += 1
+                end = message.segments[-1].end_bytes
+                await server.send(Ack(end, end))
+            with pytest.raises(StorageError, match="cannot read"):
+                await sending
+            assert taken <= 5
+
+    run_virtual(scenario())
