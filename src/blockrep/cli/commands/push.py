@@ -56,6 +56,7 @@ def _compressor() -> Compressor:
 
 
 def show_dry_run(plan: DryRun, *, as_json: bool) -> None:
+    """Print what a push would do: a table for people, or one JSON object."""
     if as_json:
         fields = dataclasses.asdict(plan) | {"mode": plan.mode.value}
         print(json.dumps({"event": "dry_run", **fields}))
