@@ -428,6 +428,9 @@ class TargetContract(_Pushed):
             is_new = replica.snapshots[-1].id != base.id
             assert volumes.read_replica() == (volumes.read_live() if is_new else before)
             assert not replica.drifted
+            if transfer.saved_bytes and not is_new:  # nothing that is durable is sent again
+                assert replica.staging is not None
+                assert replica.staging.cursor_bytes >= transfer.saved_bytes
             assert seen_again(volumes.target().inspect()) == seen_again(replica)
             base = self._push_on(volumes, base, transfer)
             published += is_new

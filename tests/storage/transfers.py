@@ -88,6 +88,7 @@ class Transfer:
             new_chunks=count_chunks(self.plan, self.replica.space.chunk_bytes),
             allow_shrink=allow_shrink,
         )
+        self.saved_bytes = 0  # the cursor that was recorded last
         self.digest = hashlib.sha256(self.new.id.encode()).digest()
 
     def aligned(self, extents: Iterable[Extent]) -> list[Extent]:
@@ -121,6 +122,7 @@ class Transfer:
                 if count % save_every == 0:
                     staging.sync()
                     staging.save_cursor(piece.end_bytes, bytes(32))
+                    self.saved_bytes = piece.end_bytes
             if confirm and most is None:
                 reader.confirm()
         return count

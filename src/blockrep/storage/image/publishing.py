@@ -113,7 +113,6 @@ class Publisher:
         path = self._catalogue.content(good.snapshot.id, "redo")
         redo = RedoLog(path, good.redo_key, good.redo_bytes)
         with contextlib.closing(redo), self._opened_replica(current) as fd:
-            self._catalogue.write_published(Published(good.snapshot.id, None, (current.st_ino,)))
             os.ftruncate(fd, good.snapshot.size_bytes)
             redo.copy_into(fd)
             os.fsync(fd)
