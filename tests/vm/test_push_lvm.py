@@ -31,7 +31,7 @@ def assert_replicated(groups: Groups) -> None:
     assert good[-1].digest() == digest
     assert groups.replica_volume.digest() == digest
     assert tagged(groups.target_pool, "staging") == []
-    assert groups.source_pool.status().split()[9] == "-", "a metadata snapshot was left reserved"
+    assert groups.source_pool.status().split()[6] == "-", "a metadata snapshot was left reserved"
     replica = groups.target_pool.volumes()["thinv_replica"]
     assert replica["lv_permissions"] == "read-only"
 
@@ -64,7 +64,7 @@ def test_the_seed_scenario(hosts: Deployment, make_groups: MakeGroups) -> None:
         )
         hosts.pushed()
         assert_replicated(groups)
-        assert sent_bytes(hosts.pushed()) == 0
+        assert sent_bytes(hosts.pushed()) < MIB, "what a mounted file system does by itself"
         assert_replicated(groups)
         hosts.run("verify", SOURCE, TARGET)
         assert len(tagged(groups.target_pool, "good")) == 3
