@@ -1,4 +1,4 @@
-"""Real LVM keeps the contract. Runs inside a virtual machine: tests/vm/test_lvm_storage.py starts it."""
+"""Real LVM keeps the contract. Runs inside a VM: tests/vm/test_lvm_storage.py starts it."""
 
 from __future__ import annotations
 

@@ -64,9 +64,11 @@ class Usage:
 
     def release(self, *, last: bool) -> None:
         """Let go; the last one removes the file."""
-        if last:
-            self._path.unlink(missing_ok=True)
-        os.close(self._fd)
+        try:
+            if last:
+                self._path.unlink(missing_ok=True)
+        finally:
+            os.close(self._fd)
 
     def _is_current(self) -> bool:
         try:

@@ -63,6 +63,7 @@ class LvmStaging:
         self._can_discard = pool.discards != "ignore"
         self._poison: BlockrepError | None = None
         self._open = True
+        self._edge = self.info.cursor_bytes
         self._device = BlockDevice(mark.volume, writable=True)
 
     def set_plan(self, plan: ExtentSummary, new_chunks: int) -> None:
@@ -75,14 +76,13 @@ class LvmStaging:
         self.info = staging_info(self.mark, self._cursors)
 
     def write(self, offset_bytes: int, data: memoryview) -> None:
-        """Write DATA; into a pool that does not zero new chunks, whole chunks only."""
+        """Write DATA."""
         self._check_usable()
         end_bytes = offset_bytes + len(data)
         if end_bytes > self.mark.size_bytes:
             raise InternalError(f"a write up to {end_bytes} of {self.mark.size_bytes} bytes")
         try:
-            if not self._pool.zeroes:
-                self._check_whole_chunks(offset_bytes, end_bytes)
+            self._cover(offset_bytes, end_bytes)
             self._device.write(offset_bytes, data)
             self._pad(end_bytes)
         except (StorageError, NoSpaceError) as error:
@@ -96,8 +96,7 @@ class LvmStaging:
         if end > self.mark.size_bytes:
             raise InternalError(f"{extent} of {self.mark.size_bytes} bytes")
         try:
-            if not self._pool.zeroes:
-                self._check_whole_chunks(start, end)
+            self._cover(start, end)
             first = round_up(start, self._chunk_bytes)
             last = end // self._chunk_bytes * self._chunk_bytes
             if first < last and self._can_discard:
@@ -168,13 +167,30 @@ class LvmStaging:
         if not self._open:
             raise InternalError("the staging volume is used after it was closed")
 
-    def _check_whole_chunks(self, start: int, end: int) -> None:
-        """A new chunk of such a pool has old content of others in what is not written."""
-        if start % self._chunk_bytes or (end % self._chunk_bytes and end != self.mark.size_bytes):
-            raise InternalError(
-                f"bytes {start} to {end} are not whole chunks of {self._chunk_bytes} bytes",
-                where=self._pool.full_name,
-            )
+    def check_whole(self) -> None:
+        """Raise InternalError if the transfer ended inside of a chunk that shows old content."""
+        if not self._pool.zeroes and self._edge % self._chunk_bytes:
+            raise self._unwritten(self._edge)
+
+    def _cover(self, start: int, end: int) -> None:
+        """Hold a transfer into a pool that does not zero new chunks to whole chunks.
+
+        What is not written of a new chunk shows what it held before. Frames cut a chunk anywhere;
+        but then the next one must go on where the last one ended.
+        """
+        if self._pool.zeroes:
+            return
+        leaves_gap = start > self._edge and self._edge % self._chunk_bytes
+        if start != self._edge and (start % self._chunk_bytes or leaves_gap):
+            raise self._unwritten(start)
+        self._edge = 0 if end == self.mark.size_bytes else end
+
+    def _unwritten(self, offset_bytes: int) -> InternalError:
+        return InternalError(
+            f"the plan leaves a part of the chunk at {offset_bytes} unwritten,"
+            f" though chunks are {self._chunk_bytes} bytes and not zeroed",
+            where=self._pool.full_name,
+        )
 
     def _pad(self, end_bytes: int) -> None:
         """Zero the rest of the last chunk, where the volume goes on after the source's size."""

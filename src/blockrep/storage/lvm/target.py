@@ -160,6 +160,7 @@ class LvmTarget:
         view = view_target(state, self._name.lv)
         if _good_with(view, staging.mark.snapshot_id) is None:
             staging.sync()
+            staging.check_whole()
             if staging.mark.base_id and self._has_drifted(view, self._pool(state, view)):
                 raise self._drifted()
             self._create_good(view, staging.mark, digest)

@@ -1,0 +1,483 @@
+"""LVM thin provisioning, simulated: as much of it as blockrep uses, in memory.
+
+It answers the commands of :mod:`blockrep.storage.lvm.commands` as LVM 2.03.16, kernel 6.1 and
+thin-provisioning-tools 0.9.0 were seen to answer them in virtual machines, where the same contract
+runs on the real ones. What it is for: crashes between any two commands, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from blockrep.errors import NoSpaceError, StorageError, VolumeError
+from blockrep.storage.lvm.reports import LogicalVolume
+from blockrep.storage.lvm.runner import CommandRecord, CommandResult, describe_failure
+
+KIB = 1024
+_SECTOR = 512
+
+
+@dataclass(eq=False)
+class Block:
+    """A chunk of the pool's data, shared by whoever maps it."""
+
+    number: int
+    content: bytearray = field(repr=False)
+
+
+@dataclass(eq=False)
+class Lv:
+    """One thin volume; ``mapping`` is by number of the chunk."""
+
+    name: str
+    uuid: str
+    size_bytes: int
+    thin_id: int
+    origin: Lv | None = None
+    read_only: bool = False
+    skipped: bool = False
+    active: bool = True
+    opened: int = 0
+    merge_into: Lv | None = None
+    tags: set[str] = field(default_factory=set)
+    mapping: dict[int, Block] = field(default_factory=dict, repr=False)
+
+
+@dataclass(eq=False)
+class SimulatedGroup:
+    """A volume group with one pool, ``pool``."""
+
+    vg: str
+    chunk_bytes: int
+    extent_bytes: int = 256 * KIB
+    total_chunks: int = 3200
+    zeroes: bool = True
+    discards: str = "passdown"
+    mode: str = "rw"
+    needs_check: bool = False
+    queues_when_full: bool = True
+    external_lvs: list[dict[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.volumes: dict[str, Lv] = {}
+        self.held: tuple[int, dict[int, dict[int, Block]]] | None = None
+        self.transaction = 0
+        self._numbers = itertools.count(1)
+
+    def uuid(self, number: int | None = None) -> str:
+        text = f"{self.vg:V<10}{next(self._numbers) if number is None else number:022}"
+        parts = (0, 6, 10, 14, 18, 22, 26, 32)
+        return "-".join(text[a:b] for a, b in itertools.pairwise(parts))
+
+    @property
+    def pool_uuid(self) -> str:
+        return self.uuid(0)
+
+    def blocks(self) -> set[Block]:
+        """Return every chunk in use."""
+        used = {block for lv in self.volumes.values() for block in lv.mapping.values()}
+        if self.held:
+            used |= {block for mapping in self.held[1].values() for block in mapping.values()}
+        return used
+
+    def add(self, name: str, size_bytes: int, tags: Sequence[str] = ()) -> Lv:
+        """Make an empty volume."""
+        size_bytes = -(-size_bytes // self.extent_bytes) * self.extent_bytes
+        lv = Lv(name, self.uuid(), size_bytes, next(self._numbers), tags=set(tags))
+        self.volumes[name] = lv
+        self.transaction += 1
+        return lv
+
+    def write(self, lv: Lv, offset_bytes: int, data: bytes | memoryview) -> None:
+        """Write, breaking the sharing of chunks."""
+        at = 0
+        while at < len(data):
+            number, start = divmod(offset_bytes + at, self.chunk_bytes)
+            count = min(self.chunk_bytes - start, len(data) - at)
+            block = self._own(lv, number)
+            block.content[start : start + count] = data[at : at + count]
+            at += count
+
+    def _own(self, lv: Lv, number: int) -> Block:
+        block = lv.mapping.get(number)
+        sharers = (one for one in self.volumes.values() if one is not lv)
+        held = self.held[1].values() if self.held else ()
+        maps = [*(one.mapping for one in sharers), *held]
+        if block is not None and not any(one.get(number) is block for one in maps):
+            return block
+        if len(self.blocks()) >= self.total_chunks:
+            raise NoSpaceError("the simulated pool is full")
+        # A pool that does not zero shows what somebody left.
+        old = b"\0" if self.zeroes else b"\xee"
+        content = old * self.chunk_bytes if block is None else block.content
+        lv.mapping[number] = block = Block(next(self._numbers), bytearray(content))
+        return block
+
+    def read(self, lv: Lv, offset_bytes: int, length_bytes: int) -> bytes:
+        """Return content; what is not mapped is zeros."""
+        found = bytearray()
+        while len(found) < length_bytes:
+            number, start = divmod(offset_bytes + len(found), self.chunk_bytes)
+            count = min(self.chunk_bytes - start, length_bytes - len(found))
+            block = lv.mapping.get(number)
+            found += bytes(count) if block is None else block.content[start : start + count]
+        return bytes(found)
+
+    def discard(self, lv: Lv, offset_bytes: int, length_bytes: int) -> None:
+        """Unmap the whole chunks of a range; the rest keeps its content."""
+        first = -(-offset_bytes // self.chunk_bytes)
+        for number in range(first, (offset_bytes + length_bytes) // self.chunk_bytes):
+            lv.mapping.pop(number, None)
+
+    def snapshot(self, origin: Lv, name: str, tags: Sequence[str] = ()) -> Lv:
+        """Take a thin snapshot."""
+        lv = self.add(name, origin.size_bytes, tags)
+        lv.mapping, lv.origin = dict(origin.mapping), origin
+        return lv
+
+    def finish_merges(self, origin: Lv) -> None:
+        """Merge what waits for the origin, if it is closed."""
+        for lv in list(self.volumes.values()):
+            if lv.merge_into is origin and not origin.opened and not lv.opened:
+                origin.mapping, origin.size_bytes = lv.mapping, lv.size_bytes
+                origin.thin_id = lv.thin_id
+                for one in self.volumes.values():
+                    if one.origin is origin:
+                        one.origin = None
+                    elif one.origin is lv:
+                        one.origin = origin
+                del self.volumes[lv.name]
+
+    def restart(self) -> None:
+        """Deactivate everything and activate it as a boot does; what is held stays held."""
+        for lv in list(self.volumes.values()):
+            lv.opened = 0
+            self.finish_merges(lv)
+            lv.active = not lv.skipped
+
+
+class SimulatedRunner:
+    """Runs commands on simulated groups; ``step`` is told before each, and may raise."""
+
+    def __init__(
+        self, groups: Sequence[SimulatedGroup], step: Callable[[str], None] = lambda _name: None
+    ) -> None:
+        self.log: list[CommandRecord] = []
+        self._groups = {group.vg: group for group in groups}
+        self._step = step
+
+    def run(self, argv: Sequence[str]) -> CommandResult:
+        self._step(" ".join(argv[:2]))
+        handler = getattr(self, f"_{argv[0]}")
+        status, stdout, stderr = handler(list(argv[1:]))
+        self.log.append(CommandRecord(tuple(argv), 0.0, status))
+        return CommandResult(tuple(argv), status, stdout.encode(), stderr)
+
+    def stream(self, argv: Sequence[str]) -> Iterator[bytes]:
+        result = self.run(argv)
+        yield result.stdout
+        if result.status:
+            raise StorageError(describe_failure(result))
+
+    # -- lvs
+
+    def _lvs(self, words: list[str]) -> tuple[int, str, str]:
+        group = self._groups.get(words[-1])
+        if group is None:
+            return 5, '{"report":[{"lv":[]}]}', f'  Volume group "{words[-1]}" not found'
+        rows = [_row(group, lv) for lv in group.volumes.values()]
+        rows += [_pool_row(group), *(_base_row(group, one) for one in group.external_lvs)]
+        return 0, json.dumps({"report": [{"lv": rows}]}), "  WARNING: Sum of all thin volumes"
+
+    # -- changes
+
+    def _lvcreate(self, words: list[str]) -> tuple[int, str, str]:
+        tags = _values(words, "--addtag")
+        (name,) = _values(words, "-n")
+        if "-s" in words:
+            group, origin = self._lv(words[-1])
+            if origin is None:
+                return _not_found(words[-1])
+            if name in group.volumes:
+                return 5, "", f'  Logical Volume "{name}" already exists in volume group'
+            if group.mode == "out_of_data_space":
+                pool = f"{group.vg}/pool"
+                return 5, "", f"  Cannot create new thin volume, free space in thin pool {pool}"
+            lv = group.snapshot(origin, name, tags)
+            lv.read_only, lv.skipped = "-pr" in words, "-ky" in words
+            lv.active = "-ay" in words
+            return 0, "", ""
+        (pool,) = _values(words, "-T")
+        group = self._groups[pool.partition("/")[0]]
+        group.add(name, int(_values(words, "-V")[0].rstrip("b")), tags)
+        return 0, "", ""
+
+    def _lvchange(self, words: list[str]) -> tuple[int, str, str]:
+        group, lv = self._lv(words[-1])
+        if words[-1].endswith("/pool"):
+            return 0, "", ""
+        if lv is None:
+            return _not_found(words[-1])
+        if lv.merge_into is not None:
+            return 5, "", "  Operation not permitted on hidden LV"
+        if "-pr" in words:
+            if lv.read_only:
+                return 5, "", f'  Logical volume "{words[-1]}" is already read only.'
+            lv.read_only = True
+        lv.tags |= set(_values(words, "--addtag"))
+        lv.tags -= set(_values(words, "--deltag"))
+        if "--refresh" in words:
+            group.finish_merges(lv)
+        if "-ay" in words:
+            lv.active = lv.active or not lv.skipped or "-K" in words
+        if "-an" in words:
+            if lv.opened:
+                return 5, "", f"  Logical volume {words[-1]} in use."
+            lv.active = False
+            group.finish_merges(lv)
+        return 0, "", ""
+
+    def _lvconvert(self, words: list[str]) -> tuple[int, str, str]:
+        group, lv = self._lv(words[-1])
+        if lv is None or lv.origin is None or lv.merge_into is not None:
+            return 5, "", f"  {words[-1]} is not a mergeable logical volume."
+        lv.merge_into, lv.active = lv.origin, False
+        group.finish_merges(lv.origin)
+        return 0, "", ""
+
+    def _lvrename(self, words: list[str]) -> tuple[int, str, str]:
+        group, lv = self._lv(words[0])
+        name = words[1].partition("/")[2]
+        if lv is None:
+            return _not_found(words[0])
+        if name in group.volumes:
+            return 5, "", f'  Logical Volume "{name}" already exists'
+        group.volumes[name] = group.volumes.pop(lv.name)
+        lv.name = name
+        return 0, "", ""
+
+    def _lvremove(self, words: list[str]) -> tuple[int, str, str]:
+        group, lv = self._lv(words[-1])
+        if lv is None:
+            return _not_found(words[-1])
+        (selection,) = _values(words, "-S")
+        uuid = re.search(r"lv_uuid=(\S+)", selection)
+        wanted = re.findall(r'"([^"]+)"', selection)
+        assert uuid is not None
+        assert wanted
+        if uuid[1] != lv.uuid or not lv.tags.issuperset(wanted):
+            return 0, "", ""  # as LVM: nothing matches, nothing is said
+        if lv.opened:
+            return 5, "", f"  Logical volume {words[-1]} in use."
+        del group.volumes[lv.name]
+        group.transaction += 1
+        return 0, "", ""
+
+    def _lvextend(self, words: list[str]) -> tuple[int, str, str]:
+        group, lv = self._lv(words[-1])
+        assert lv is not None
+        size_bytes = int(_values(words, "-L")[0].rstrip("b"))
+        size_bytes = -(-size_bytes // group.extent_bytes) * group.extent_bytes
+        if size_bytes == lv.size_bytes:
+            return 5, "", "  New size matches existing size"
+        lv.size_bytes = size_bytes  # what was mapped past the end stays mapped
+        return 0, "", ""
+
+    _lvreduce = _lvextend
+
+    # -- device-mapper and the thin tools
+
+    def _dmsetup(self, words: list[str]) -> tuple[int, str, str]:
+        if words[0] == "status":
+            return self._status(words[-1])
+        group = self._pool(words[1])
+        if group.mode != "rw":
+            return 1, "", "device-mapper: message ioctl failed: Operation not supported"
+        if words[-1] == "reserve_metadata_snap":
+            if group.held:
+                return 1, "", "device-mapper: message ioctl failed: Device or resource busy"
+            mappings = {lv.thin_id: dict(lv.mapping) for lv in group.volumes.values()}
+            group.held = (next(group._numbers), mappings)
+        elif group.held is None:
+            return 1, "", "device-mapper: message ioctl failed: Invalid argument"
+        else:
+            group.held = None
+        return 0, "", ""
+
+    def _status(self, device: str) -> tuple[int, str, str]:
+        if not device.endswith("-tpool"):
+            vg, _, name = device.replace("--", "\0").partition("-")
+            group = self._groups[vg.replace("\0", "-")]
+            lv = group.volumes.get(name.replace("\0", "-"))
+            if lv is None or not lv.active:
+                return 1, "", "Device does not exist."
+            mapped = len(lv.mapping) * group.chunk_bytes // _SECTOR
+            return 0, f"0 {lv.size_bytes // _SECTOR} thin {mapped} 0", ""
+        group = self._pool(device)
+        used = len(group.blocks())
+        held = group.held[0] if group.held else "-"
+        check = "needs_check" if group.needs_check else "-"
+        words = f"thin-pool {group.transaction} 100/4096 {used}/{group.total_chunks} {held}"
+        return 0, f"0 1 {words} {group.mode} discard_passdown queue_if_no_space {check} 1024 ", ""
+
+    def _thin_delta(self, words: list[str]) -> tuple[int, str, str]:
+        group = self._pool(words[-1].rpartition("/")[2])
+        if group.held is None:
+            return 1, "", "no current metadata snap"
+        left, right = (
+            group.held[1][int(_values(words, option)[0])] for option in ("--thin1", "--thin2")
+        )
+        lines = []
+        for number in sorted(left.keys() | right.keys()):
+            name = "different"
+            if number not in right:
+                name = "left_only"
+            elif number not in left:
+                name = "right_only"
+            elif left[number] is right[number]:
+                name = "same"
+            lines.append(f'<{name} begin="{number}" length="1"/>')
+        return 0, self._xml(group, f'<diff left="1" right="2">{"".join(lines)}</diff>'), ""
+
+    def _thin_dump(self, words: list[str]) -> tuple[int, str, str]:
+        group = self._pool(words[-1].rpartition("/")[2])
+        if group.held is None:
+            return 1, "", "no current metadata snap"
+        mapping = group.held[1].get(int(_values(words, "--dev-id")[0]))
+        if mapping is None:
+            return 0, self._xml(group, ""), ""
+        lines = (
+            f'<single_mapping origin_block="{number}" data_block="{block.number}" time="0"/>'
+            for number, block in sorted(mapping.items())
+        )
+        return 0, self._xml(group, f'<device dev_id="1">{"".join(lines)}</device>'), ""
+
+    def _xml(self, group: SimulatedGroup, body: str) -> str:
+        chunk = group.chunk_bytes // _SECTOR
+        head = f'transaction="{group.transaction}" data_block_size="{chunk}"'
+        return f'<superblock uuid="" time="1" {head} nr_data_blocks="0">{body}</superblock>'
+
+    def _lv(self, full_name: str) -> tuple[SimulatedGroup, Lv | None]:
+        vg, _, name = full_name.partition("/")
+        return self._groups[vg], self._groups[vg].volumes.get(name)
+
+    def _pool(self, device: str) -> SimulatedGroup:
+        vg = re.split(r"(?<!-)-(?!-)", device)[0].replace("--", "-")
+        return self._groups[vg]
+
+
+class SimulatedDevice:
+    """Stands in for :class:`blockrep.storage.lvm.device.BlockDevice`."""
+
+    #: The simulated machine: what devices are opened on.
+    groups: dict[str, SimulatedGroup]
+    step: Callable[[str], None]
+    failing: str = ""
+
+    def __init__(self, volume: LogicalVolume, *, writable: bool) -> None:
+        self._group = self.groups[volume.vg]
+        self._lv = self._group.volumes[volume.name]
+        self.path = f"/dev/mapper/{volume.vg}-{volume.name}"
+        if not self._lv.active or self._lv.uuid != volume.uuid:
+            raise VolumeError("cannot be opened", where=self.path)
+        assert not (writable and self._lv.opened)
+        self._lv.opened += 1
+        self.size_bytes = self._lv.size_bytes
+
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        buffer[:] = self._group.read(self._lv, offset_bytes, len(buffer))
+
+    def write(self, offset_bytes: int, data: memoryview) -> None:
+        type(self).step("write")
+        if self.failing == "write":
+            raise NoSpaceError("no room")
+        assert not self._lv.read_only
+        assert offset_bytes + len(data) <= self.size_bytes
+        self._group.write(self._lv, offset_bytes, data)
+
+    def write_zeros(self, offset_bytes: int, length_bytes: int) -> None:
+        if length_bytes:
+            self.write(offset_bytes, memoryview(bytes(length_bytes)))
+
+    def discard(self, offset_bytes: int, length_bytes: int) -> bool:
+        type(self).step("discard")
+        if self._group.discards == "ignore":
+            return False
+        self._group.discard(self._lv, offset_bytes, length_bytes)
+        return True
+
+    def sync(self) -> None:
+        type(self).step("sync")
+        if self.failing == "sync":
+            raise StorageError("what was written could not be made durable")
+
+    def close(self) -> None:
+        self._lv.opened -= 1
+
+
+def _base_row(group: SimulatedGroup, values: dict[str, str]) -> dict[str, str]:
+    row = dict.fromkeys(
+        (
+            "lv_size", "pool_lv", "pool_lv_uuid", "thin_id", "origin", "lv_active", "lv_merging",
+            "lv_device_open", "lv_tags", "discards", "zero", "lv_when_full", "lv_health_status",
+        ),
+        "",
+    )  # fmt: skip
+    row |= {
+        "vg_name": group.vg,
+        "vg_uuid": group.uuid(99),
+        "vg_extent_size": str(group.extent_bytes),
+        "lv_permissions": "writeable",
+        "chunk_size": "0",
+    }
+    return row | values
+
+
+def _row(group: SimulatedGroup, lv: Lv) -> dict[str, str]:
+    return _base_row(
+        group,
+        {
+            "lv_name": f"[{lv.name}]" if lv.merge_into else lv.name,
+            "lv_uuid": lv.uuid,
+            "lv_size": str(lv.size_bytes),
+            "lv_layout": "thin,sparse",
+            "pool_lv": "pool",
+            "pool_lv_uuid": group.pool_uuid,
+            "thin_id": str(lv.thin_id),
+            "origin": lv.origin.name if lv.origin else "",
+            "lv_permissions": "read-only" if lv.read_only else "writeable",
+            "lv_active": "active" if lv.active else "",
+            "lv_device_open": "open" if lv.opened else "",
+            "lv_merging": "merging" if lv.merge_into else "",
+            "lv_tags": ",".join(sorted(lv.tags)),
+        },
+    )
+
+
+def _pool_row(group: SimulatedGroup) -> dict[str, str]:
+    return _base_row(
+        group,
+        {
+            "lv_name": "pool",
+            "lv_uuid": group.pool_uuid,
+            "lv_size": str(group.total_chunks * group.chunk_bytes),
+            "lv_layout": "thin,pool",
+            "lv_active": "active",
+            "chunk_size": str(group.chunk_bytes),
+            "discards": group.discards,
+            "zero": "zero" if group.zeroes else "",
+            "lv_when_full": "queue" if group.queues_when_full else "error",
+        },
+    )
+
+
+def _values(words: list[str], option: str) -> list[str]:
+    return [words[at + 1] for at, word in enumerate(words) if word == option]
+
+
+def _not_found(name: str) -> tuple[int, str, str]:
+    return 5, "", f'  Failed to find logical volume "{name}"'

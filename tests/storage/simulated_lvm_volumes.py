@@ -1,0 +1,191 @@
+"""Simulated logical volumes for the contract."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+from unittest import mock
+
+from blockrep.model.names import VolumeName
+from blockrep.storage.interface import SourceVolume, StorageSettings, TargetVolume
+from blockrep.storage.lvm import group as group_module
+from blockrep.storage.lvm import metadata, preparing, reading, source, staging, target
+from blockrep.storage.lvm.source import LvmSource
+from blockrep.storage.lvm.target import LvmTarget
+from storage.lvm_simulation import SimulatedDevice, SimulatedGroup, SimulatedRunner
+from storage.volumes import CrashError
+
+KIB = 1024
+_CHANGING = ("fsync", "replace", "unlink")
+
+
+@contextlib.contextmanager
+def simulated(
+    groups: dict[str, SimulatedGroup], directory: Path, step: Callable[[str], None]
+) -> Iterator[None]:
+    """Put the simulation in the place of device-mapper, for anybody."""
+
+    class Device(SimulatedDevice):
+        pass
+
+    Device.groups, Device.step = groups, staticmethod(step)
+    with contextlib.ExitStack() as stack:
+        for module in (staging, preparing, reading):
+            stack.enter_context(mock.patch.object(module, "BlockDevice", Device))
+        for module in (source, target):
+            stack.enter_context(mock.patch.object(module, "check_thin_tools"))
+        stack.enter_context(mock.patch.object(group_module, "require_root"))
+        stack.enter_context(mock.patch.object(target, "device_bytes", return_value=-1))
+        stack.enter_context(mock.patch.object(target, "_OPEN_POLL_SECONDS", 0))
+        stack.enter_context(mock.patch.object(metadata, "_FOREIGN_LOCK", directory / "foreign"))
+        stack.enter_context(mock.patch.object(metadata, "_WAIT_SECONDS", 0))
+        yield
+
+
+class SimulatedLvmVolumes:
+    """See :class:`storage.volumes.Volumes`; a context manager."""
+
+    sizes = (1536 * KIB, 3072 * KIB, 5120 * KIB)
+    source_has_snapshots = True
+    keeps_many = True
+
+    def __init__(self, directory: Path, origin: SimulatedGroup, replica: SimulatedGroup) -> None:
+        self.origin, self.replica = origin, replica
+        self.unit_bytes = origin.chunk_bytes
+        self.directory = directory
+        self.settings = StorageSettings(directory / "state", directory / "run")
+        self._live = origin.add("live", self.sizes[1])
+        self._steps_left = -1
+        self._crashed = False
+        self._reboots = 0
+        self._failing = ""
+
+    def simulated(self) -> AbstractContextManager[None]:
+        groups = {group.vg: group for group in (self.origin, self.replica)}
+        return simulated(groups, self.directory, self._step)
+
+    def close(self) -> None:
+        """Check that nothing was left reserved, open or active."""
+        for group in (self.origin, self.replica):
+            assert group.held is None
+            for lv in group.volumes.values():
+                assert not lv.opened, lv
+                assert not (lv.skipped and lv.active), lv
+
+    def runner(self) -> SimulatedRunner:
+        return SimulatedRunner([self.origin, self.replica], self._step)
+
+    def source(self) -> SourceVolume:
+        return LvmSource(VolumeName(vg=self.origin.vg, lv="live"), self.settings, self.runner())
+
+    def target(self) -> TargetVolume:
+        return LvmTarget(VolumeName(vg=self.replica.vg, lv="copy"), self.settings, self.runner())
+
+    def target_without_room(self) -> TargetVolume:
+        settings = StorageSettings(
+            self.settings.state_directory,
+            self.settings.runtime_directory,
+            data_reserve_percent=100,
+        )
+        return LvmTarget(VolumeName(vg=self.replica.vg, lv="copy"), settings, self.runner())
+
+    def missing_source(self) -> SourceVolume:
+        return LvmSource(VolumeName(vg=self.origin.vg, lv="none"), self.settings, self.runner())
+
+    def write_live(self, offset_bytes: int, data: bytes) -> None:
+        self.origin.write(self._live, offset_bytes, data)
+
+    def discard_live(self, offset_bytes: int, length_bytes: int) -> None:
+        self.origin.discard(self._live, offset_bytes, length_bytes)
+
+    def resize_live(self, size_bytes: int) -> None:
+        self._live.size_bytes = size_bytes
+
+    def read_live(self) -> bytes:
+        return self.origin.read(self._live, 0, self._live.size_bytes)
+
+    def read_replica(self) -> bytes:
+        copy = self.replica.volumes["copy"]
+        assert copy.active
+        return self.replica.read(copy, 0, copy.size_bytes)
+
+    def tamper(self, offset_bytes: int, data: bytes) -> None:
+        copy = self.replica.volumes["copy"]
+        copy.read_only = False
+        self.replica.write(copy, offset_bytes, data)
+
+    def make_foreign(self, content: bytes) -> None:
+        self.replica.write(self.replica.add("copy", len(content)), 0, content)
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        copy = self.replica.volumes["copy"]
+        copy.read_only, copy.opened = False, 1
+        yield
+        copy.read_only, copy.opened = True, 0
+
+    @contextlib.contextmanager
+    def failing(self, what: Literal["write", "sync"]) -> Iterator[None]:
+        with mock.patch.object(SimulatedDevice, "failing", what):
+            yield
+
+    def crash_at(self, step: int) -> AbstractContextManager[object]:
+        return self._crashing(step)
+
+    @contextlib.contextmanager
+    def _crashing(self, step: int) -> Iterator[None]:
+        self._steps_left = step
+        with contextlib.ExitStack() as stack:
+            for name in _CHANGING:
+                stack.enter_context(mock.patch.object(os, name, self._stepping(name)))
+            try:
+                yield
+            finally:
+                self._steps_left = -1
+                self._crashed = False
+
+    def _stepping(self, name: str) -> Callable[..., object]:
+        real = getattr(os, name)
+
+        def call(*arguments: object, **options: object) -> object:
+            self._step(name)
+            return real(*arguments, **options)
+
+        return call
+
+    def _step(self, name: str) -> None:
+        if self._crashed:
+            raise CrashError(f"{name}, after the crash")
+        if self._steps_left > 0:
+            self._steps_left -= 1
+            if not self._steps_left:
+                self._crashed = True
+                raise CrashError(name)
+
+    def reboot(self) -> None:
+        """Alternate between the death of the process and the restart of the machine."""
+        self._reboots += 1
+        for group in (self.origin, self.replica):
+            for lv in group.volumes.values():
+                lv.opened = 0
+            if self._reboots % 2 == 0:
+                group.restart()
+        if self._reboots % 2 == 0:
+            shutil.rmtree(self.settings.runtime_directory, ignore_errors=True)
+
+    def plant_unowned(self) -> Callable[[], bool]:
+        names = ["br_t_00000000_1_00000000", "br_g_00000000_9_00000000", "br_s_mine"]
+        for name in names:
+            self.replica.write(self.replica.add(name, 4096, ["blockrep.role=good"]), 0, b"not ours")
+
+        def untouched() -> bool:
+            return all(
+                self.replica.read(self.replica.volumes[name], 0, 8) == b"not ours" for name in names
+            )
+
+        return untouched
