@@ -200,7 +200,7 @@ class SourceContract(_Pushed):
     def test_a_crash_leaves_a_whole_snapshot_or_none(
         self, volumes: Volumes, base: Snapshot
     ) -> None:
-        for step in range(1, _MAX_STEPS):
+        for step in range(1, _MAX_STEPS, volumes.crash_stride):
             try:
                 with volumes.crash_at(step):
                     source = volumes.source()
@@ -420,7 +420,7 @@ class TargetContract(_Pushed):
     ) -> None:
         rng = random.Random(11)
         published = 0
-        for step in range(1, _MAX_STEPS):
+        for step in range(1, _MAX_STEPS, volumes.crash_stride):
             before = volumes.read_replica()
             change_live(volumes, rng, 3)
             crashed, transfer = self._crash_during_push(volumes, base, step)

@@ -33,6 +33,7 @@ class ImageVolumes:
 
     sizes: tuple[int, ...] = (700 * KIB + 512, 1500 * KIB, 2 * KIB * KIB + 5 * 512)
     unit_bytes = 64 * KIB
+    crash_stride = 1
 
     def __init__(self, directory: Path) -> None:
         (directory / "origin").mkdir()

@@ -86,6 +86,8 @@ class LvmVolumes:
 
     source_has_snapshots = True
     keeps_many = True
+    #: A push takes seconds where processors are emulated; the simulation tries every step.
+    crash_stride = 9
 
     def __init__(self, directory: Path, pools: Pools) -> None:
         self.pools = pools

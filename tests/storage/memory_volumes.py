@@ -20,6 +20,7 @@ class MemoryVolumes:
     sizes: tuple[int, ...] = (512 * KIB, 1024 * KIB, 1500 * KIB)
     source_has_snapshots = True
     keeps_many = True
+    crash_stride = 1
 
     def __init__(self, source_chunk_bytes: int, target_chunk_bytes: int, align_bytes: int) -> None:
         self.origin = MemoryHost("origin", chunk_bytes=source_chunk_bytes)

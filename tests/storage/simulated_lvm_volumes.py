@@ -53,6 +53,7 @@ class SimulatedLvmVolumes:
     sizes = (1536 * KIB, 3072 * KIB, 5120 * KIB)
     source_has_snapshots = True
     keeps_many = True
+    crash_stride = 1
 
     def __init__(self, directory: Path, origin: SimulatedGroup, replica: SimulatedGroup) -> None:
         self.origin, self.replica = origin, replica

@@ -24,12 +24,14 @@ class Volumes(Protocol):
         unit_bytes: what discards are aligned to.
         source_has_snapshots: a snapshot stays readable when the live volume changes.
         keeps_many: the target can keep more than one good snapshot.
+        crash_stride: crashes are tried at each step (1), or at every so many of them.
     """
 
     sizes: tuple[int, ...]
     unit_bytes: int
     source_has_snapshots: bool
     keeps_many: bool
+    crash_stride: int
 
     def source(self) -> SourceVolume:
         """Open the source as a new process would."""
