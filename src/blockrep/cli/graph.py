@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
+import logging
 import socket
 from collections.abc import Iterator
 
@@ -19,6 +21,8 @@ from blockrep.transport.tls_context import client_context
 
 __all__ = ["client_graph"]
 
+_LOG = logging.getLogger("blockrep.client")
+
 #: One reads the snapshot, one does what an ended operation left to do.
 _THREADS = 4
 
@@ -30,13 +34,19 @@ def client_graph(settings: Settings) -> Iterator[ClientContext]:
     async def connect_tls(target: Target) -> Transport:
         files = find_files(settings.tls, Role.CLIENT, socket.gethostname())
         alias = settings.client.locate(target.host, target.port)
-        return await connect(
+        transport = await connect(
             alias.address.host,
             alias.address.port,
             client_context(files),
             timeout_seconds=settings.client.connect_timeout_seconds,
             server_name=alias.server_name,
         )
+        # Loaded only here: cryptography would be in the way of commands that call nobody.
+        from blockrep.certificates.expiry import expiry_warnings  # noqa: PLC0415
+
+        for warning in expiry_warnings((files.ca, files.certificate), dt.datetime.now(dt.UTC)):
+            _LOG.warning(warning)
+        return transport
 
     with ThreadBlocking(_THREADS) as blocking:
         yield ClientContext(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Coroutine
@@ -28,6 +29,8 @@ def run_operation(operation: Coroutine[Any, Any, T]) -> T:
     Raises:
         InterruptedByUserError: a signal ended it.
     """
+    logging.basicConfig(format="blockrep: %(levelname)s: %(message)s")
+    logging.addLevelName(logging.WARNING, "warning")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_cancellable(operation))
 

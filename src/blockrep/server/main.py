@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime as dt
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import NoReturn
 import uvloop
 
 from blockrep import __version__
+from blockrep.certificates.expiry import expiry_warnings
 from blockrep.certificates.naming import Role
 from blockrep.config.identity import find_files
 from blockrep.config.load import load_settings
@@ -99,7 +101,10 @@ async def _serve(settings: Settings, addresses: Sequence[Address]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     settings.access.check()
-    context = server_context(find_files(settings.tls, Role.SERVER, socket.gethostname()))
+    files = find_files(settings.tls, Role.SERVER, socket.gethostname())
+    context = server_context(files)
+    for warning in expiry_warnings((files.ca, files.certificate), dt.datetime.now(dt.UTC)):
+        _log.warning(warning)
     server = settings.server
     with ThreadBlocking(_THREADS_PER_SESSION * server.max_sessions) as blocking:
         service = Service(
