@@ -11,7 +11,7 @@ import random
 import pytest
 
 from vm.conftest import Groups, MakeGroups
-from vm.deployment import SOURCE, TARGET, Deployment, deploy, events_of, tagged
+from vm.deployment import SOURCE, TARGET, Deployment, deploy, deploy_by_hand, events_of, tagged
 from vm.harness.pair import Pair
 from vm.harness.volumes import MIB
 
@@ -44,7 +44,8 @@ def in_guest(groups: Groups, script: str) -> None:
     groups.source_pool.machine.run(script, timeout_seconds=120)
 
 
-def test_the_seed_scenario(hosts: Deployment, make_groups: MakeGroups) -> None:
+def test_the_seed_scenario(pair: Pair, make_groups: MakeGroups) -> None:
+    hosts = deploy_by_hand(pair)
     groups = make_groups(volume_bytes=128 * MIB)
     device = groups.thin_volume.path
     in_guest(groups, f"mkfs.ext4 -q {device} && mkdir -p /mnt/t && mount {device} /mnt/t")
