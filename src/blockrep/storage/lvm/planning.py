@@ -28,6 +28,8 @@ _METADATA_BLOCK_BYTES = 4096
 _BYTES_PER_MAPPING = 40
 _MAPPINGS_PER_LEAF = 126
 _METADATA_SLACK_BLOCKS = 16
+#: Modes of "dmsetup status" in which a pool takes no changes.
+_TROUBLES = {"ro": "is read-only", "fail": "has failed"}
 
 
 def round_up(number: int, multiple: int) -> int:
@@ -45,7 +47,7 @@ def check_pool_health(status: PoolStatus, pool: str) -> None:
             next_step=f"extend it: lvextend -L+SIZE {pool}",
         )
     if status.mode != "rw" or status.needs_check:
-        state = "needs a check" if status.needs_check else f"is in mode {status.mode}"
+        state = _TROUBLES.get(status.mode, "needs a check")
         raise VolumeError(
             f"the thin pool {state}",
             where=pool,
