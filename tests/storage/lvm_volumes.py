@@ -87,7 +87,7 @@ class LvmVolumes:
     source_has_snapshots = True
     keeps_many = True
     #: A push takes seconds where processors are emulated; the simulation tries every step.
-    crash_stride = 9
+    crash_stride = 17
 
     def __init__(self, directory: Path, pools: Pools) -> None:
         self.pools = pools
@@ -108,7 +108,8 @@ class LvmVolumes:
     def close(self) -> None:
         """Check that nothing stays reserved or active, then remove everything."""
         for pool in {self.pools.source, self.pools.target}:
-            status = lvm("dmsetup", "status", f"{pool.replace('/', '-')}-tpool").split()
+            device = pool.replace("-", "--").replace("/", "-")
+            status = lvm("dmsetup", "status", f"{device}-tpool").split()
             assert status[6] == "-", "a metadata snapshot stayed reserved"
         self._remove_all()
 
