@@ -45,7 +45,7 @@ def test_content_and_name_are_synced_in_this_order(
     seen: list[str] = []
 
     def fsync(fd: int) -> None:
-        seen.append(os.readlink(f"/proc/self/fd/{fd}"))
+        seen.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
 
     monkeypatch.setattr(os, "fsync", fsync)
     write_durably(path, b"content")
@@ -60,7 +60,7 @@ def test_a_full_file_system_is_an_error_and_keeps_the_old(
     path = tmp_path / "file"
     write_durably(path, b"old")
 
-    def fail(fd: int) -> None:
+    def fail(_fd: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)

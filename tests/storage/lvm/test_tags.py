@@ -99,7 +99,7 @@ def test_what_is_not_ours_is_nothing_to_us() -> None:
     for tags in ((), ("backup",), (Role.GOOD.tag,), (MARK,), (MARK, "blockrep.role=king")):
         one = volume(name="br_g_1", tags=tags)
         assert role_of(one) is None
-        assert read_good(one) is read_source(one) is read_staging(one) is None
+        assert [read(one) for read in (read_good, read_source, read_staging)] == [None] * 3
 
 
 @pytest.mark.parametrize("role", [Role.SOURCE, Role.GOOD, Role.STAGING])

@@ -26,7 +26,9 @@ WRONG = RIGHT.replace(
 class Tools:
     """Answers as thin_delta and thin_restore of some version."""
 
-    def __init__(self, version: bytes, delta: bytes = HEAD + RIGHT, restore_status: int = 0) -> None:
+    def __init__(
+        self, version: bytes, delta: bytes = HEAD + RIGHT, restore_status: int = 0
+    ) -> None:
         self.log: list[CommandRecord] = []
         self._version, self._delta, self._restore_status = version, delta, restore_status
 
@@ -36,6 +38,7 @@ class Tools:
         return CommandResult(tuple(argv), self._restore_status, b"", "no")
 
     def stream(self, argv: Sequence[str]) -> Iterator[bytes]:
+        assert argv[0] == "thin_delta"
         if not self._delta:
             raise StorageError("thin_delta failed with status 1")
         yield self._delta
