@@ -211,6 +211,7 @@ class LvmVolumes:
     def reboot(self) -> None:
         """Alternate between the death of the process and the restart of the machine."""
         self._reboots += 1
+        _close_devices()
         if self._reboots % 2:
             return
         for group in {self.source_name.vg, self.target_name.vg}:
@@ -244,6 +245,14 @@ class LvmVolumes:
             lvm("lvremove", "-q", "-f", "-y", "-S", thin, group)
             names = lvm("lvs", "--noheadings", "-o", "lv_name", group).split()
             assert names == ["pool"], names
+
+
+def _close_devices() -> None:
+    """Close what the "dead" process has open, as the kernel would."""
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(OSError):
+            if str(entry.readlink()).startswith("/dev/dm-"):
+                os.close(int(entry.name))
 
 
 def _write(path: str, offset_bytes: int, data: bytes) -> None:

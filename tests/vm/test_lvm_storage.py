@@ -24,7 +24,7 @@ FOLDER = "/root/contract"
 CHOSEN = {
     "one-pool": "crash_anywhere or not_ours_stays",
     "coarse": "goes_on_at_its_cursor or rolled_back or drift_during or first_failure",
-    "unzeroed": "need_not_be_aligned or (any_sequence and 0)",
+    "unzeroed": "(any_sequence and 0) or (goes_on_at_its_cursor and full)",
 }
 WHOLE = os.environ.get("BLOCKREP_VM_CONTRACT") == "whole"
 _SECONDS = 7200.0 if WHOLE else 800.0

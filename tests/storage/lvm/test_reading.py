@@ -32,15 +32,17 @@ def reader(group: VolumeGroup) -> LvmReader:
 def test_active_only_as_long_as_it_is_read(group: VolumeGroup, lvm: SimulatedLvmVolumes) -> None:
     snapshot = lvm.origin.volumes["snap"]
     buffer = memoryview(bytearray(7))
+    active: list[bool] = []
     with reader(group) as first:
-        assert snapshot.active
+        active.append(snapshot.active)
         with reader(group) as second:
             second.read_into(0, buffer)
-        assert snapshot.active, "somebody still reads"
+        active.append(snapshot.active)  # somebody still reads
         assert bytes(buffer) == b"content"
         assert list(first.allocated()) == [Extent(0, 1000, ExtentKind.DATA)]
         first.confirm()
-    assert not snapshot.active
+    active.append(snapshot.active)
+    assert active == [True, True, False]
     assert not snapshot.opened
     assert not list((lvm.settings.runtime_directory / "readers").iterdir())
 
