@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
+from itertools import chain
 from typing import NamedTuple
 from xml.parsers import expat
 
@@ -72,15 +73,15 @@ class ThinXml:
         """
         position = 0
         try:
-            for block in blocks:
-                self._parser.Parse(block)
+            # The end may bring elements too: expat from 2.6 on defers what a block cut.
+            for block, is_end in chain(((one, False) for one in blocks), [(b"", True)]):
+                self._parser.Parse(block, is_end)
                 found, self._found = self._found, []
                 for run in found:
                     if run.offset_bytes < position or run.length_bytes <= 0:
                         raise _unusable(f"{run} is out of order")
                     position = run.offset_bytes + run.length_bytes
                     yield run
-            self._parser.Parse(b"", True)
         except (expat.ExpatError, KeyError, ValueError) as error:
             raise _unusable(repr(error)) from error
         if not self._ended or not self._seen_device:
