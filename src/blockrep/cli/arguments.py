@@ -15,7 +15,7 @@ __all__ = ["parse_arguments"]
 _DESCRIPTION = (
     "Replicates LVM thin volumes and image files to another host, incrementally. "
     "SOURCE is VG/LV or a path that starts with / or a dot; TARGET is HOST:VG/LV, HOST:/path or "
-    "tls://HOST:PORT/VG/LV."
+    "tls://HOST:PORT/VG/LV, or ssh://[USER@]HOST[:PORT]/VG/LV."
 )
 
 
@@ -67,6 +67,20 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
+def _add_ssh(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ssh-command",
+        metavar="COMMAND",
+        help='for ssh:// targets: use this OpenSSH client, such as "ssh" or "ssh -F FILE"',
+    )
+    parser.add_argument(
+        "--ssh-forward",
+        metavar="ADDRESS",
+        help="for ssh:// targets: use the server that listens there on the other host "
+        "(unix:/PATH or HOST:PORT) instead of starting one",
+    )
+
+
 def _add_push(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = _command(commands, "push", "bring a replica to the source's present content")
     parser.add_argument("source", metavar="SOURCE")
@@ -85,6 +99,7 @@ def _add_push(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     mode.add_argument("--full", action="store_true", help="send everything that is allocated")
     parser.add_argument("--shrink", action="store_true", help="allow the replica to become smaller")
+    _add_ssh(parser)
     _add_output(parser)
 
 
@@ -92,6 +107,7 @@ def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = _command(commands, "verify", "compare the newest common snapshot, block by block")
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument("target", metavar="TARGET")
+    _add_ssh(parser)
     _add_output(parser)
 
 
@@ -103,6 +119,7 @@ def _add_list(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="TARGET|SOURCE",
         help="default: all LVM volumes of this host that blockrep keeps snapshots of",
     )
+    _add_ssh(parser)
     _add_output(parser)
 
 

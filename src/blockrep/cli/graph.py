@@ -31,6 +31,14 @@ _THREADS = 4
 def client_graph(settings: Settings) -> Iterator[ClientContext]:
     """Yield a context for the operations; its threads end with it."""
 
+    async def connect_any(target: Target) -> Transport:
+        if target.scheme == "tls":
+            return await connect_tls(target)
+        # Loaded only here: asyncssh takes longer to load than all the rest.
+        from blockrep.cli.ssh import connect_ssh  # noqa: PLC0415
+
+        return await connect_ssh(target, settings)
+
     async def connect_tls(target: Target) -> Transport:
         files = find_files(settings.tls, Role.CLIENT, socket.gethostname())
         alias = settings.client.locate(target.host, target.port)
@@ -51,7 +59,7 @@ def client_graph(settings: Settings) -> Iterator[ClientContext]:
     with ThreadBlocking(_THREADS) as blocking:
         yield ClientContext(
             open_source=lambda name: open_source(name, settings.storage),
-            connect=connect_tls,
+            connect=connect_any,
             blocking=blocking,
             runtime_directory=settings.storage.runtime_directory,
             handshake_seconds=settings.client.connect_timeout_seconds,

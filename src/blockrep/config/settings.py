@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,12 @@ from typing import Final
 
 from blockrep.config.access import DEFAULT_KEEP, OPERATIONS, AccessPolicy, TargetRule, check_pattern
 from blockrep.config.reader import Table
-from blockrep.config.values import Address, parse_address
+from blockrep.config.values import (
+    Address,
+    LocalAddress,
+    parse_address,
+    parse_listening_address,
+)
 from blockrep.model.names import DEFAULT_PORT, parse_volume
 from blockrep.protocol.limits import (
     DEFAULT_PAYLOAD_BYTES,
@@ -25,6 +31,7 @@ __all__ = [
     "HostAlias",
     "ServerSettings",
     "Settings",
+    "SshSettings",
     "TlsSettings",
     "read_settings",
 ]
@@ -89,7 +96,7 @@ class ServerSettings:
         buffer_bytes: received payloads in memory, for each session.
     """
 
-    listen: tuple[Address, ...] = (Address("", DEFAULT_PORT),)
+    listen: tuple[Address | LocalAddress, ...] = (Address("", DEFAULT_PORT),)
     max_sessions: int = 16
     max_unauthenticated: int = 32
     handshake_seconds: float = 10.0
@@ -115,6 +122,23 @@ class TlsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SshSettings:
+    """``[ssh]``: how targets of the form ``ssh://`` are reached.
+
+    Attributes:
+        command: the OpenSSH client with options; empty: the library in this process.
+        remote_command: the server's program on other hosts.
+        config: in the place of ``~/.ssh/config``, for the library.
+        forward: a server that listens there on the other host is used; None: one is started.
+    """
+
+    command: tuple[str, ...] = ()
+    remote_command: tuple[str, ...] = ("blockrep-server",)
+    config: Path | None = None
+    forward: Address | LocalAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration. ``file`` is None if there is none, and all is default."""
 
@@ -123,6 +147,7 @@ class Settings:
     server: ServerSettings
     storage: StorageSettings
     tls: TlsSettings
+    ssh: SshSettings
     access: AccessPolicy
 
 
@@ -147,6 +172,7 @@ def read_settings(
         server=server,
         storage=_storage(whole.table("storage"), directories),
         tls=_tls(whole.table("tls"), directories),
+        ssh=_ssh(whole.table("ssh")),
         access=AccessPolicy(_clients(whole), image_directory),
     )
     whole.finish()
@@ -239,6 +265,30 @@ def _tls(table: Table, directories: Directories) -> TlsSettings:
         table.reject(missing, "a path; certificate and key belong together")
     table.finish()
     return settings
+
+
+def _ssh(table: Table) -> SshSettings:
+    default = SshSettings()
+    remote_command = _words(table, "remote_command", default.remote_command)
+    if not remote_command:
+        table.reject("remote_command", "the server's program on other hosts")
+    settings = SshSettings(
+        command=_words(table, "command", default.command),
+        remote_command=remote_command,
+        config=table.path("config", None),
+        forward=table.parsed("forward", parse_listening_address) if "forward" in table else None,
+    )
+    table.finish()
+    return settings
+
+
+def _words(table: Table, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a command line as its words."""
+    text = table.text(name, shlex.join(default))
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        table.reject(name, "a command with its options", str(error))
 
 
 def _clients(whole: Table) -> Mapping[str, tuple[TargetRule, ...]] | None:

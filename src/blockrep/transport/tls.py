@@ -24,7 +24,7 @@ from blockrep.transport.interface import PeerInfo
 from blockrep.transport.sockets import Readiness, address_text, set_connection_options
 from blockrep.transport.tls_errors import certificate_names, explain, presented_certificate
 
-__all__ = ["TlsTransport", "connect", "drain", "peer_info", "shake_hands", "wrap"]
+__all__ = ["TlsTransport", "connect", "drain", "peer_info", "shake_hands", "start_tls", "wrap"]
 
 #: Records (of at most 16 KiB) taken by one receive. It bounds the time that the loop waits for a
 #: peer who sends tiny ones.
@@ -230,7 +230,7 @@ async def connect(
     try:
         async with asyncio.timeout(timeout_seconds):
             sock = await _open_tcp(host, port, timeout_seconds)
-            return await _open_tls(sock, where, context, server_name or host)
+            return await start_tls(sock, where, context, server_name or host)
     except TimeoutError as error:
         raise _unreachable(f"no answer within {timeout_seconds:g} seconds", where) from error
 
@@ -274,9 +274,10 @@ async def _open_tcp(host: str, port: int, timeout_seconds: float) -> socket.sock
     raise _unreachable(f"cannot connect: {reason.lower()}", where) from failure
 
 
-async def _open_tls(
+async def start_tls(
     sock: socket.socket, where: str, context: ssl.SSLContext, server_name: str
 ) -> TlsTransport:
+    """Shake hands over a connected, non-blocking socket. Raises as :func:`connect`."""
     try:
         tls = wrap(context, sock, server_hostname=server_name)
     except (OSError, ValueError) as error:

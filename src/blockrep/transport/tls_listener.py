@@ -86,6 +86,11 @@ class TlsListener:
             raise
         self._resume()
 
+    def adopt(self, sock: socket.socket) -> None:
+        """Take over a socket that listens already, made by the service manager. Before start."""
+        sock.setblocking(False)
+        self._listening.append(sock)
+
     async def close(self, *, drop: bool = True) -> None:
         """Stop listening, drop unfinished handshakes; return when everything served has ended.
 

@@ -1,0 +1,113 @@
+"""Listens where the command line, the configuration or the service manager says."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+
+from blockrep.certificates.expiry import expiry_warnings
+from blockrep.certificates.naming import Role
+from blockrep.config.identity import find_files
+from blockrep.config.settings import Settings
+from blockrep.config.values import Address, LocalAddress
+from blockrep.replication.blocking import ThreadBlocking
+from blockrep.server.graph import THREADS_PER_SESSION, service_of
+from blockrep.server.service import Service
+from blockrep.transport.local import LocalListener
+from blockrep.transport.tls_context import server_context
+from blockrep.transport.tls_listener import TlsListener
+
+__all__ = ["inherited_sockets", "serve_listening"]
+
+_log = logging.getLogger("blockrep.server")
+_FIRST_INHERITED = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
+
+
+def inherited_sockets(environment: Mapping[str, str]) -> list[socket.socket]:
+    """Return the sockets that the service manager made for this process: sd_listen_fds(3)."""
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(environment.get("LISTEN_FDS", "0"))
+    found = [socket.socket(fileno=_FIRST_INHERITED + number) for number in range(count)]
+    for sock in found:
+        sock.set_inheritable(False)
+    return found
+
+
+async def serve_listening(settings: Settings, addresses: Sequence[Address | LocalAddress]) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code.
+
+    Sockets of the service manager take the place of the addresses.
+
+    Raises:
+        ConfigurationError: an address, a certificate or a folder cannot be used.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    settings.access.check()
+    inherited = inherited_sockets(os.environ)
+    if inherited:
+        addresses = []
+    local: list[tuple[str, socket.socket | None]]
+    local = [(one.path, None) for one in addresses if isinstance(one, LocalAddress)]
+    local += [(one.getsockname(), one) for one in inherited if one.family == socket.AF_UNIX]
+    remote = [one for one in addresses if isinstance(one, Address)]
+    adopted = [one for one in inherited if one.family != socket.AF_UNIX]
+    with ThreadBlocking(THREADS_PER_SESSION * settings.server.max_sessions) as blocking:
+        service = service_of(settings, blocking)
+        listeners: list[TlsListener | LocalListener] = []
+        try:
+            for path, sock in local:
+                listeners.append(await _listen_locally(path, service, sock))
+                _announce(f"unix:{path}")
+            if remote or adopted:
+                listeners.append(await _listen_tls(settings, service, remote, adopted))
+            await stopped.wait()
+            _log.info("stopping: sessions are told, what they made durable is kept")
+        finally:
+            for listener in listeners:
+                await listener.close()
+    return 0
+
+
+async def _listen_locally(path: str, service: Service, sock: socket.socket | None) -> LocalListener:
+    listener = LocalListener(path, service.serve, sock)
+    await listener.start()
+    return listener
+
+
+async def _listen_tls(
+    settings: Settings,
+    service: Service,
+    addresses: Sequence[Address],
+    adopted: Sequence[socket.socket],
+) -> TlsListener:
+    files = find_files(settings.tls, Role.SERVER, socket.gethostname())
+    context = server_context(files)
+    for warning in expiry_warnings((files.ca, files.certificate), dt.datetime.now(dt.UTC)):
+        _log.warning(warning)
+    listener = TlsListener(
+        context,
+        service.serve,
+        refused=lambda address, error: _log.warning("refused %s: %s", address, error),
+        max_unauthenticated=settings.server.max_unauthenticated,
+        handshake_seconds=settings.server.handshake_seconds,
+    )
+    for sock in adopted:
+        listener.adopt(sock)
+    await listener.start(addresses)
+    for host, port in listener.addresses:
+        _announce(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    return listener
+
+
+def _announce(address: str) -> None:
+    """Tell whoever started us."""
+    print(f"listening on {address}", flush=True)  # noqa: T201 - a command line
