@@ -58,7 +58,9 @@ class HostKeyCheck(asyncssh.SSHClient):
     def known_hosts(self, host: str, addr: str, port: int | None) -> _Matches:
         """Look the host up, as asyncssh asks its ``known_hosts``."""
         known = asyncssh.read_known_hosts(list(self._files))
-        matches: _Matches = known.match(host, addr, port)
+        # By name only, as OpenSSH does since 8.5 (CheckHostIP no): an alias is an alias.
+        del addr
+        matches: _Matches = known.match(host, "", port)
         self._expected_another = any(matches)
         return matches
 
