@@ -295,7 +295,7 @@ class SimulatedRunner:
         if words[0] == "status":
             return self._status(words[-1])
         group = self._pool(words[1])
-        if group.mode != "rw":
+        if group.mode not in {"rw", "out_of_data_space"}:
             return 1, "", "device-mapper: message ioctl failed: Operation not supported"
         if words[-1] == "reserve_metadata_snap":
             if group.held:

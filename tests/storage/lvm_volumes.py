@@ -87,7 +87,7 @@ class LvmVolumes:
     source_has_snapshots = True
     keeps_many = True
     #: A push takes seconds where processors are emulated; the simulation tries every step.
-    crash_stride = 9
+    crash_stride = 17
 
     def __init__(self, directory: Path, pools: Pools) -> None:
         self.pools = pools
@@ -108,7 +108,8 @@ class LvmVolumes:
     def close(self) -> None:
         """Check that nothing stays reserved or active, then remove everything."""
         for pool in {self.pools.source, self.pools.target}:
-            status = lvm("dmsetup", "status", f"{pool.replace('/', '-')}-tpool").split()
+            device = pool.replace("-", "--").replace("/", "-")
+            status = lvm("dmsetup", "status", f"{device}-tpool").split()
             assert status[6] == "-", "a metadata snapshot stayed reserved"
         self._remove_all()
 
@@ -210,6 +211,7 @@ class LvmVolumes:
     def reboot(self) -> None:
         """Alternate between the death of the process and the restart of the machine."""
         self._reboots += 1
+        _close_devices()
         if self._reboots % 2:
             return
         for group in {self.source_name.vg, self.target_name.vg}:
@@ -243,6 +245,14 @@ class LvmVolumes:
             lvm("lvremove", "-q", "-f", "-y", "-S", thin, group)
             names = lvm("lvs", "--noheadings", "-o", "lv_name", group).split()
             assert names == ["pool"], names
+
+
+def _close_devices() -> None:
+    """Close what the "dead" process has open, as the kernel would."""
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(OSError):
+            if str(entry.readlink()).startswith("/dev/dm-"):
+                os.close(int(entry.name))
 
 
 def _write(path: str, offset_bytes: int, data: bytes) -> None:

@@ -50,7 +50,7 @@ def simulated(
 class SimulatedLvmVolumes:
     """See :class:`storage.volumes.Volumes`; a context manager."""
 
-    sizes = (1536 * KIB, 3072 * KIB, 5120 * KIB)
+    sizes: tuple[int, ...] = (1536 * KIB, 3072 * KIB, 5120 * KIB)
     source_has_snapshots = True
     keeps_many = True
     crash_stride = 1

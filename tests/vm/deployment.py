@@ -94,7 +94,7 @@ def certificates() -> dict[str, bytes]:
 def forget(pair: Pair) -> None:
     """Remove what an earlier test left of blockrep: the machines outlive a test."""
     for machine in pair.machines:
-        script = "rm -rf /etc/blockrep /var/lib/blockrep /run/blockrep"
+        script = "rm -rf /etc/blockrep /var/lib/blockrep /run/blockrep /usr/local/sbin/thin_*"
         machine.run(script, timeout_seconds=30)
 
 

@@ -80,7 +80,7 @@ def test_random_writes_discards_and_growth_end_equal_after_every_push(
     chooser = random.Random(20)
     size_bytes = 64 * MIB
     with hosts.server():
-        for _ in range(4):
+        for _ in range(3):
             for _ in range(6):
                 offset = chooser.randrange(0, size_bytes - MIB, 4096)
                 if chooser.random() < 0.3:
@@ -215,18 +215,15 @@ def test_signals_while_the_metadata_is_reserved_leave_nothing_reserved(
     groups.thin_volume.write_random(0, 4 * MIB)
     with hosts.server():
         for name in ("TERM", "INT", "KILL"):
-            slow = (
-                '#!/bin/sh\necho reserved >/run/reserved\nsleep 30\nexec /usr/sbin/thin_dump "$@"\n'
-            )
+            slow = "#!/bin/sh\necho reserved >/run/reserved\nsleep 30\nexit 1\n"
             hosts.pair.origin.write_file("/usr/local/sbin/thin_dump", slow, mode=0o755)
-            hosts.pair.origin.write_file("/usr/local/sbin/thin_delta", slow, mode=0o755)
             push = hosts.start_push()
             wait = "until [ -e /run/reserved ]; do sleep 0.1; done; rm /run/reserved"
             hosts.pair.origin.run(wait, timeout_seconds=60)
-            hosts.pair.origin.run(f"pkill -{name} -f 'blockrep push'", timeout_seconds=30)
+            hosts.pair.origin.run(f"pkill -{name} -f '[b]lockrep push'", timeout_seconds=30)
             push.wait(60)
             hosts.pair.origin.run(
-                "rm -f /usr/local/sbin/thin_*; pkill sleep; true", timeout_seconds=30
+                "rm /usr/local/sbin/thin_dump; pkill sleep; true", timeout_seconds=30
             )
         hosts.push()
         assert_replicated(groups)

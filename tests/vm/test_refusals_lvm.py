@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vm.conftest import Groups, MakeGroups
-from vm.deployment import SOURCE, TARGET, Deployment, deploy, tagged
+from vm.deployment import CERTIFICATES, SOURCE, TARGET, Deployment, deploy, tagged
 from vm.harness.channel import Result
 from vm.harness.machine import Machine
 from vm.harness.pair import Pair
@@ -36,6 +36,8 @@ def test_sources_that_cannot_be_pushed(hosts: Deployment, groups: Groups) -> Non
     origin = hosts.pair.origin
     sh(origin, "lvcreate -q -Wn -L 16m -n thick volg")
     sh(hosts.pair.replica, "blockrep certs issue local --client")
+    local = f"certificate = '{CERTIFICATES}/local.pem'\nkey = '{CERTIFICATES}/local.key'\n"
+    hosts.pair.replica.write_file("/etc/blockrep/client.toml", f"[tls]\n{local}")
     before = groups.target_pool.volumes()
     with hosts.server():
         for source, code, words in (
@@ -51,7 +53,7 @@ def test_sources_that_cannot_be_pushed(hosts: Deployment, groups: Groups) -> Non
             assert_refused(refused, 2)
         groups.target_pool.create_volume("own", 16 * MIB)
         same = hosts.pair.replica.run(
-            ["blockrep", "push", "vgreplica/own", "replica:vgreplica/own"],
+            "blockrep push --config /etc/blockrep/client.toml vgreplica/own replica:vgreplica/own",
             timeout_seconds=120, check=False,
         )  # fmt: skip
         assert_refused(same, 10, "same volume")

@@ -1,0 +1,69 @@
+"""A cursor is durable when it is saved, and believed only if it is whole and of this plan (I1)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from blockrep.errors import StorageError
+from blockrep.storage.lvm.cursors import Cursor, CursorFile, write_durably
+
+PLAN, OTHER = b"p" * 32, b"o" * 32
+CURSOR = Cursor(123456, b"c" * 32)
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    file = CursorFile(tmp_path, "uuid")
+    assert file.load(PLAN) is None
+    file.save(PLAN, CURSOR)
+    assert CursorFile(tmp_path, "uuid").load(PLAN) == CURSOR
+    assert file.load(OTHER) is None
+    assert CursorFile(tmp_path, "another").load(PLAN) is None
+    file.remove()
+    file.remove()
+    assert file.load(PLAN) is None
+
+
+def test_a_damaged_one_starts_over(tmp_path: Path) -> None:
+    file = CursorFile(tmp_path, "uuid")
+    file.save(PLAN, CURSOR)
+    path = tmp_path / "cursors" / "uuid"
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert file.load(PLAN) is None, at
+        path.write_bytes(whole[:at])
+        assert file.load(PLAN) is None, at
+
+
+def test_content_and_name_are_synced_in_this_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "folder" / "file"
+    seen: list[str] = []
+
+    def fsync(fd: int) -> None:
+        seen.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_durably(path, b"content")
+    assert seen == [f"{path}.tmp", str(path.parent)]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.read_bytes() == b"content"
+
+
+def test_a_full_file_system_is_an_error_and_keeps_the_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_durably(path, b"old")
+
+    def fail(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError, match="No space left"):
+        write_durably(path, b"new")
+    assert path.read_bytes() == b"old"

@@ -1,0 +1,116 @@
+"""What a crash left is put in order from the state alone, step by step, and it ends (I3, I4)."""
+
+from __future__ import annotations
+
+import pytest
+
+from blockrep.errors import VolumeError
+from blockrep.storage.lvm.group import GroupState
+from blockrep.storage.lvm.recovery import Action, next_step, view_target
+from blockrep.storage.lvm.reports import LogicalVolume
+from blockrep.storage.lvm.tags import (
+    MARK,
+    REPLICA_TAGS,
+    good_tags,
+    read_staging,
+    replica_tag,
+    staging_tags,
+)
+from storage.lvm.builders import POOL, request, volume
+
+REPLICA = volume(name="copy", uuid="R", tags=REPLICA_TAGS, read_only=True)
+
+
+def staging(of: str = "R", **values: object) -> LogicalVolume:
+    ready = bool(values.pop("ready", True))
+    sequence = int(str(values.pop("sequence", 2)))
+    plain = values.pop("plan", True)
+    wanted = request(sequence=sequence) if plain else request(sequence=sequence, plan=None)
+    tags = staging_tags(wanted, of, "pool-uuid", "copy", ready=ready)
+    return volume(**{"name": f"br_t_{sequence}", "uuid": f"T{sequence}", "tags": tags, **values})
+
+
+def good(of: str = "R", order: int = 1, uuid: str = "G") -> LogicalVolume:
+    mark = read_staging(staging(of))
+    assert mark is not None
+    return volume(name=f"br_g_{order}", uuid=uuid, tags=good_tags(mark, b"d" * 32, order))
+
+
+def step(*volumes: LogicalVolume) -> tuple[Action, str] | None:
+    found = next_step(view_target(GroupState((*volumes, POOL)), "copy"))
+    return None if found is None else (found.action, found.volume.uuid)
+
+
+def test_order_needs_nothing() -> None:
+    assert step() is None
+    assert step(REPLICA) is None
+    assert step(REPLICA, good()) is None
+    assert step(REPLICA, good(), volume(name="other", uuid="X")) is None
+
+
+def test_an_unfinished_transfer_waits_for_its_sender() -> None:
+    assert step(REPLICA, staging()) is None
+    assert step(staging(of="")) is None
+
+
+def test_what_nobody_can_resume_is_removed() -> None:
+    assert step(REPLICA, staging(ready=False)) == (Action.REMOVE, "T2")
+    assert step(REPLICA, staging(plan=False)) == (Action.REMOVE, "T2")
+    assert step(REPLICA, staging(), staging(sequence=1)) == (Action.REMOVE, "T1")
+
+
+def test_committed_becomes_visible() -> None:
+    assert step(REPLICA, staging(), good()) == (Action.MERGE, "T2")
+    assert step(staging(of=""), good(of="T2")) == (Action.BECOME_REPLICA, "T2")
+    foreign = volume(name="copy", uuid="R")
+    assert step(foreign, staging(), good()) == (Action.CLAIM, "R")
+    writable = volume(name="copy", uuid="R", tags=REPLICA_TAGS)
+    assert step(writable, staging(), good()) == (Action.CLAIM, "R")
+
+
+def test_a_replica_without_its_name_gets_it() -> None:
+    tags = (*REPLICA_TAGS, replica_tag("copy"))
+    unnamed = volume(name="br_t_9", uuid="R", tags=tags, read_only=True)
+    assert step(unnamed, good()) == (Action.NAME, "R")
+    renamed_by_hand = volume(name="old_copy", uuid="R", tags=tags, read_only=True)
+    assert step(renamed_by_hand, good()) is None
+
+
+def test_an_open_replica_is_waited_for() -> None:
+    merging = staging(merging=True)
+    assert step(REPLICA, merging, good()) == (Action.FINISH_MERGE, "R")
+    opened = volume(name="copy", uuid="R", tags=REPLICA_TAGS, read_only=True, open=True)
+    assert step(opened, merging, good()) is None
+    assert view_target(GroupState((opened, merging, POOL)), "copy").merge_pending
+
+
+def test_a_name_that_somebody_took_is_left_to_him() -> None:
+    foreign = volume(name="copy", uuid="F")
+    assert step(foreign, staging(of=""), good(of="T2")) is None
+
+
+def test_only_its_own_snapshots_belong_to_a_target() -> None:
+    others = good(of="another", order=9, uuid="X")
+    forged = volume(name="br_g_7", uuid="Y", tags=("blockrep.role=good",))
+    view = view_target(GroupState((REPLICA, good(), others, forged, POOL)), "copy")
+    assert [mark.volume.uuid for mark in view.goods] == ["G"]
+    assert view.newest is not None
+    assert view.owned
+
+
+def test_snapshots_are_ordered_by_commit() -> None:
+    state = GroupState((REPLICA, good(order=10, uuid="new"), good(order=9, uuid="old"), POOL))
+    assert [mark.volume.uuid for mark in view_target(state, "copy").goods] == ["old", "new"]
+
+
+@pytest.mark.parametrize("role", ["good", "staging", "source"])
+def test_our_own_snapshots_are_no_targets(role: str) -> None:
+    ours = volume(name="copy", uuid="R", tags=(MARK, f"blockrep.role={role}"))
+    state = GroupState((ours, POOL))
+    with pytest.raises(VolumeError):
+        view_target(state, "copy")
+
+
+def test_a_thick_volume_is_no_target() -> None:
+    with pytest.raises(VolumeError, match="is not a thin volume"):
+        view_target(GroupState((volume(name="copy", kind="other"), POOL)), "copy")

@@ -1,0 +1,142 @@
+"""The source: what is not the same volume in the same pool is another one (trap 5)."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+import pytest
+
+from blockrep.errors import NoSpaceError, VolumeError
+from blockrep.model.names import VolumeName
+from blockrep.storage.lvm import commands
+from blockrep.storage.lvm.runner import CommandResult, OutcomeUnknownError
+from blockrep.storage.lvm.source import LvmSource
+from storage.lvm_simulation import SimulatedRunner
+from storage.simulated_lvm_volumes import SimulatedLvmVolumes
+from storage.transfers import LINEAGE, take_snapshot
+
+
+def test_a_recreated_volume_has_none_of_its_predecessors_snapshots(
+    lvm: SimulatedLvmVolumes,
+) -> None:
+    old = take_snapshot(lvm.source())
+    del lvm.origin.volumes["live"]
+    lvm.origin.add("live", 1 << 20)
+    source = lvm.source()
+    assert source.snapshots() == []
+    with pytest.raises(VolumeError, match="is gone"):
+        source.open_snapshot(old)
+    with pytest.raises(VolumeError, match="is gone"):
+        list(source.delta(old, None))
+
+
+def test_a_pool_that_was_replaced_has_none_either(lvm: SimulatedLvmVolumes) -> None:
+    take_snapshot(lvm.source())
+    snapshot = next(one for name, one in lvm.origin.volumes.items() if name.startswith("br_s_"))
+    snapshot.tags = {
+        f"blockrep.pool={'0' * 32}" if tag.startswith("blockrep.pool=") else tag
+        for tag in snapshot.tags
+    }
+    assert lvm.source().snapshots() == []
+
+
+def test_a_snapshot_carries_everything_from_its_first_moment(lvm: SimulatedLvmVolumes) -> None:
+    runner = lvm.runner()
+    source = LvmSource(VolumeName(vg="vga", lv="live"), lvm.settings, runner)
+    snapshot = source.create_snapshot(LINEAGE, "ab" * 16, 7, "tls://r:1/vg/lv", 1000)
+    changes = [
+        one.argv for one in runner.log if one.argv[0].startswith("lv") and one.argv[0] != "lvs"
+    ]
+    assert [argv[0] for argv in changes] == ["lvcreate"]
+    assert snapshot.target == "tls://r:1/vg/lv"
+    assert not snapshot.committed
+    made = lvm.origin.volumes[snapshot.name]
+    assert made.read_only
+    assert not made.active
+
+
+class Unsure(SimulatedRunner):
+    """Changes volumes, but never says so in time."""
+
+    def run(self, argv: Sequence[str]) -> CommandResult:
+        result = super().run(argv)
+        if argv[0] in {"lvcreate", "lvchange"}:
+            raise OutcomeUnknownError(f"{argv[0]} did not end in time")
+        return result
+
+
+def test_a_command_of_unknown_outcome_is_judged_by_the_state(lvm: SimulatedLvmVolumes) -> None:
+    runner = Unsure([lvm.origin, lvm.replica])
+    source = LvmSource(VolumeName(vg="vga", lv="live"), lvm.settings, runner)
+    snapshot = take_snapshot(source)
+    assert source.mark_committed(snapshot).committed
+    assert lvm.source().snapshots()[0].committed
+
+
+def test_one_that_did_nothing_is_an_error(
+    lvm: SimulatedLvmVolumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "create_snapshot", lambda *_, **__: ["lvchange", "vga/live"])
+    runner = Unsure([lvm.origin, lvm.replica])
+    with pytest.raises(OutcomeUnknownError):
+        take_snapshot(LvmSource(VolumeName(vg="vga", lv="live"), lvm.settings, runner))
+
+
+def test_a_snapshot_of_another_lineage_is_not_removed(lvm: SimulatedLvmVolumes) -> None:
+    snapshot = take_snapshot(lvm.source())
+    other = dataclasses.replace(snapshot, lineage="cd" * 16)
+    with pytest.raises(VolumeError, match="another lineage"):
+        lvm.source().remove_snapshot(other)
+    assert lvm.source().snapshots() == [snapshot]
+
+
+def test_a_pool_below_its_reserve_takes_no_snapshot(lvm: SimulatedLvmVolumes) -> None:
+    lvm.origin.total_chunks = 20
+    lvm.write_live(0, b"x" * 20 * lvm.unit_bytes)
+    with pytest.raises(NoSpaceError, match="its reserve"):
+        take_snapshot(lvm.source())
+    assert lvm.source().snapshots() == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "check", "words"), [("ro", False, "read-only"), ("rw", True, "needs a check")]
+)
+def test_a_pool_in_trouble_is_refused(
+    lvm: SimulatedLvmVolumes, mode: str, check: bool, words: str
+) -> None:
+    lvm.origin.mode, lvm.origin.needs_check = mode, check
+    with pytest.raises(VolumeError, match=words):
+        lvm.source().describe()
+
+
+def test_a_full_pool_can_still_be_looked_at(lvm: SimulatedLvmVolumes) -> None:
+    lvm.origin.mode = "out_of_data_space"
+    assert lvm.source().describe().kind == "lvm-thin"
+    assert lvm.source().snapshots() == []
+
+
+def test_a_pool_that_queues_when_full_is_warned_of(
+    lvm: SimulatedLvmVolumes, caplog: pytest.LogCaptureFixture
+) -> None:
+    lvm.origin.total_chunks = 60
+    lvm.write_live(0, b"x" * 50 * lvm.unit_bytes)
+    with caplog.at_level(logging.WARNING):
+        take_snapshot(lvm.source())
+    assert "vga/pool" in caplog.text
+
+
+def test_a_staging_volume_is_no_source(lvm: SimulatedLvmVolumes) -> None:
+    lvm.origin.volumes["live"].tags = {"blockrep", "blockrep.role=staging"}
+    with pytest.raises(VolumeError, match="is the staging volume of a transfer"):
+        lvm.source().describe()
+
+
+def test_the_metadata_of_a_vanished_snapshot_is_no_delta(lvm: SimulatedLvmVolumes) -> None:
+    base = take_snapshot(lvm.source())
+    delta = lvm.source().delta(base, None)
+    for name in [one for one in lvm.origin.volumes if one.startswith("br_s_")]:
+        del lvm.origin.volumes[name]
+    with pytest.raises(VolumeError, match="is gone"):
+        list(delta)

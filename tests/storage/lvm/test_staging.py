@@ -1,0 +1,145 @@
+"""Only staging is written (I4), a failed sync is final (I6), nobody's old data shows through."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blockrep.errors import InternalError, StorageError
+from blockrep.model.extents import Extent, ExtentKind, summarize
+from blockrep.storage.lvm.staging import LvmStaging
+from storage.lvm.builders import simulated_volumes
+from storage.lvm_simulation import KIB, SimulatedDevice
+from storage.simulated_lvm_volumes import SimulatedLvmVolumes
+from storage.transfers import Transfer
+
+CHUNK = 64 * KIB
+OLD = b"\xee"
+
+
+def begun(volumes: SimulatedLvmVolumes, extents: list[Extent], size_bytes: int = 0) -> LvmStaging:
+    transfer = Transfer(volumes, None)
+    request = dataclasses.replace(transfer.request, plan=summarize(extents), new_chunks=9)
+    if size_bytes:
+        request = dataclasses.replace(request, size_bytes=size_bytes)
+    staging = transfer.target.begin(request)
+    assert isinstance(staging, LvmStaging)
+    return staging
+
+
+def content(volumes: SimulatedLvmVolumes, staging: LvmStaging) -> bytes:
+    lv = volumes.replica.volumes[staging.mark.volume.name]
+    return volumes.replica.read(lv, 0, lv.size_bytes)
+
+
+@pytest.fixture
+def unzeroed(tmp_path: Path) -> Iterator[SimulatedLvmVolumes]:
+    with simulated_volumes(tmp_path, zeroes=False, discards="ignore") as volumes:
+        yield volumes
+
+
+def data(start: int, end: int) -> tuple[int, memoryview]:
+    return start, memoryview(b"\x11" * (end - start))
+
+
+def test_frames_may_cut_a_chunk_anywhere(unzeroed: SimulatedLvmVolumes) -> None:
+    staging = begun(unzeroed, [Extent(CHUNK, 2 * CHUNK)])
+    staging.write(*data(CHUNK, CHUNK + 1000))
+    staging.write(*data(CHUNK + 1000, 2 * CHUNK + 5))
+    staging.write(*data(2 * CHUNK + 5, 3 * CHUNK))
+    staging.check_whole()
+    assert OLD not in content(unzeroed, staging)
+    staging.close()
+
+
+@pytest.mark.parametrize("start", [1, CHUNK - 512, CHUNK + 4096])
+def test_a_write_that_would_show_old_data_before_it_is_refused(
+    unzeroed: SimulatedLvmVolumes, start: int
+) -> None:
+    staging = begun(unzeroed, [])
+    with pytest.raises(InternalError, match="unwritten"):
+        staging.write(*data(start, 2 * CHUNK))
+    staging.close()
+
+
+def test_a_write_that_shows_old_data_behind_it_ends_the_transfer(
+    unzeroed: SimulatedLvmVolumes,
+) -> None:
+    staging = begun(unzeroed, [])
+    staging.write(*data(0, CHUNK + 10))
+    with pytest.raises(InternalError, match="unwritten"):
+        staging.check_whole()
+    with pytest.raises(InternalError, match="unwritten"):
+        staging.write(*data(4 * CHUNK, 5 * CHUNK))
+    staging.close()
+
+
+def test_the_last_chunk_is_padded_with_zeros(unzeroed: SimulatedLvmVolumes) -> None:
+    end = 1000 * KIB
+    staging = begun(unzeroed, [], end)
+    staging.write(*data(end // CHUNK * CHUNK, end))
+    staging.check_whole()
+    assert OLD not in content(unzeroed, staging)
+    staging.close()
+
+
+def test_a_clearing_of_ragged_pieces_writes_zeros(unzeroed: SimulatedLvmVolumes) -> None:
+    staging = begun(unzeroed, [])
+    staging.clear(Extent(0, CHUNK + 10, ExtentKind.DISCARD))
+    staging.clear(Extent(CHUNK + 10, CHUNK - 10, ExtentKind.DISCARD))
+    staging.check_whole()
+    assert not any(content(unzeroed, staging))
+    staging.close()
+
+
+def test_whole_chunks_are_discarded_and_edges_zeroed(lvm: SimulatedLvmVolumes) -> None:
+    staging = begun(lvm, [])
+    staging.write(*data(0, 4 * CHUNK))
+    staging.clear(Extent(100, 3 * CHUNK, ExtentKind.DISCARD))
+    shown = content(lvm, staging)
+    assert shown[:100] == b"\x11" * 100
+    assert not any(shown[100 : 3 * CHUNK + 100])
+    assert shown[3 * CHUNK + 100 : 4 * CHUNK] == b"\x11" * (CHUNK - 100)
+    mapped = lvm.replica.volumes[staging.mark.volume.name].mapping
+    assert sorted(mapped) == [0, 3]
+    staging.close()
+
+
+def test_the_first_failed_sync_is_final(lvm: SimulatedLvmVolumes) -> None:
+    staging = begun(lvm, [Extent(0, CHUNK)])
+    staging.write(*data(0, CHUNK))
+    SimulatedDevice.failing = "sync"
+    try:
+        with pytest.raises(StorageError, match="could not be made durable"):
+            staging.sync()
+    finally:
+        SimulatedDevice.failing = ""
+    for use in (staging.sync, lambda: staging.save_cursor(CHUNK, bytes(32))):
+        with pytest.raises(StorageError, match="failed before"):
+            use()
+    staging.close()
+    # The next process does not resume it either.
+    assert lvm.target().inspect().staging is None
+
+
+def test_nothing_outside_of_the_volume_is_written(lvm: SimulatedLvmVolumes) -> None:
+    staging = begun(lvm, [])
+    end = staging.mark.size_bytes
+    with pytest.raises(InternalError):
+        staging.write(*data(end - 10, end + 10))
+    with pytest.raises(InternalError):
+        staging.clear(Extent(end - CHUNK, 2 * CHUNK, ExtentKind.DISCARD))
+    staging.close()
+    with pytest.raises(InternalError, match="after it was closed"):
+        staging.write(*data(0, 10))
+
+
+def test_the_room_is_that_above_the_reserve(lvm: SimulatedLvmVolumes) -> None:
+    staging = begun(lvm, [])
+    before = staging.space().free_bytes
+    staging.write(*data(0, 10 * CHUNK))
+    assert staging.space().free_bytes == before - 10 * CHUNK
+    staging.close()

@@ -1,0 +1,138 @@
+"""The replica: foreign ones are left alone, room is found first, the newest is never removed."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import pytest
+
+from blockrep.errors import (
+    ConfigurationError,
+    InternalError,
+    NoSpaceError,
+    StorageError,
+    VolumeError,
+)
+from blockrep.model.names import VolumeName
+from blockrep.model.snapshots import Snapshot
+from blockrep.storage.lvm.target import LvmTarget
+from storage.simulated_lvm_volumes import SimulatedLvmVolumes
+from storage.transfers import Transfer, push
+
+
+def pushes(lvm: SimulatedLvmVolumes, count: int) -> list[Snapshot]:
+    made: list[Snapshot] = []
+    for number in range(count):
+        lvm.write_live(number * lvm.unit_bytes, b"version %d" % number)
+        made.append(push(lvm, made[-1] if made else None))
+    return made
+
+
+def test_pruning_keeps_at_least_the_newest(lvm: SimulatedLvmVolumes) -> None:
+    made = pushes(lvm, 4)
+    for keep in (2, 1, 0, -5):
+        lvm.target().prune(keep, ())
+    left = lvm.target().inspect().snapshots
+    assert [one.id for one in left] == [made[-1].id]
+
+
+def test_what_a_transfer_needs_is_not_pruned(lvm: SimulatedLvmVolumes) -> None:
+    made = pushes(lvm, 3)
+    lvm.write_live(0, b"next")
+    transfer = Transfer(lvm, made[-1])
+    staging = transfer.target.begin(transfer.request)
+    staging.close()
+    removed = lvm.target().prune(1, (made[0].id,))
+    assert [one.id for one in removed] == [made[1].id]
+
+
+def test_a_pool_in_trouble_is_refused_before_anything(lvm: SimulatedLvmVolumes) -> None:
+    pushes(lvm, 1)
+    lvm.replica.needs_check = True
+    with pytest.raises(VolumeError, match="needs a check"):
+        lvm.target().inspect()
+
+
+def test_a_full_pool_ends_a_transfer_at_begin(lvm: SimulatedLvmVolumes) -> None:
+    base = pushes(lvm, 1)[0]
+    lvm.write_live(0, b"x" * lvm.unit_bytes)
+    lvm.replica.mode = "out_of_data_space"
+    transfer = Transfer(lvm, base)
+    with pytest.raises(NoSpaceError, match="is full"):
+        transfer.target.begin(transfer.request)
+    assert not [one for one in lvm.replica.volumes if one.startswith("br_t_")]
+
+
+def test_room_that_a_stale_attempt_takes_is_freed_first(lvm: SimulatedLvmVolumes) -> None:
+    base = pushes(lvm, 1)[0]
+    lvm.write_live(0, b"y" * 20 * lvm.unit_bytes)
+    abandoned = Transfer(lvm, base)
+    staging = abandoned.target.begin(abandoned.request)
+    abandoned.stream(staging)
+    staging.close()
+    lvm.source().remove_snapshot(abandoned.new)
+    used = len(lvm.replica.blocks())
+    lvm.replica.total_chunks = int((used + 1) / 0.95) + 1
+    successor = Transfer(lvm, base)
+    successor.run()
+    assert lvm.read_replica() == successor.content
+
+
+def test_where_a_new_replica_goes(lvm: SimulatedLvmVolumes) -> None:
+    settings = dataclasses.replace(lvm.settings, pool="vgb/other")
+    target = LvmTarget(VolumeName(vg="vgb", lv="copy"), settings, lvm.runner())
+    with pytest.raises(ConfigurationError, match="there is no thin pool"):
+        target.inspect()
+
+
+def test_several_pools_are_not_chosen_from(lvm: SimulatedLvmVolumes) -> None:
+    other = {"lv_name": "pool2", "lv_uuid": "x", "lv_size": "1048576", "lv_layout": "thin,pool"}
+    lvm.replica.external_lvs.append(other)
+    with pytest.raises(ConfigurationError, match="vgb/pool, vgb/pool2"):
+        lvm.target().inspect()
+
+
+def test_a_staging_volume_of_another_kind_is_a_defect(lvm: SimulatedLvmVolumes) -> None:
+    with pytest.raises(InternalError):
+        lvm.target().commit(object(), bytes(32))  # type: ignore[arg-type]
+
+
+def test_a_staging_volume_that_is_gone_is_no_commit(lvm: SimulatedLvmVolumes) -> None:
+    lvm.write_live(0, b"x")
+    transfer = Transfer(lvm, None)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    del lvm.replica.volumes[next(iter(lvm.replica.volumes))]
+    with pytest.raises(StorageError, match="the staging volume is gone"):
+        transfer.target.commit(staging, transfer.digest)
+
+
+def test_a_replica_opened_before_the_merge_shows_it_when_closed(
+    lvm: SimulatedLvmVolumes, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = pushes(lvm, 1)[0]
+    before = lvm.read_replica()
+    lvm.write_live(0, b"newer")
+    transfer = Transfer(lvm, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    lvm.replica.volumes["copy"].opened = 1
+    with caplog.at_level(logging.WARNING):
+        good = transfer.target.commit(staging, transfer.digest)
+    assert "shows its new content once it is closed" in caplog.text
+    assert lvm.read_replica() == before
+    with pytest.raises(VolumeError, match="in use"):
+        lvm.target().begin(transfer.request)
+    lvm.replica.volumes["copy"].opened = 0
+    lvm.target().inspect()
+    assert lvm.read_replica() == transfer.content
+    assert lvm.target().inspect().snapshots[-1].id == good.id
+
+
+def test_a_thick_volume_is_refused(lvm: SimulatedLvmVolumes) -> None:
+    lvm.replica.external_lvs.append(
+        {"lv_name": "copy", "lv_uuid": "t", "lv_size": "4096", "lv_layout": "linear"}
+    )
+    with pytest.raises(VolumeError, match="is not a thin volume"):
+        lvm.target().inspect()
