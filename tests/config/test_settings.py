@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blockrep.config.settings import Directories, HostAlias, Settings, read_settings
-from blockrep.config.values import Address
+from blockrep.config.values import Address, LocalAddress
 from blockrep.errors import ConfigurationError
 
 FILE = Path("/etc/blockrep/config.toml")
@@ -55,6 +55,17 @@ def test_every_toml_example_of_the_document_is_accepted() -> None:
         read(block)
 
 
+def test_ssh() -> None:
+    settings = read(
+        "[ssh]\ncommand = 'ssh -F \"my file\"'\nremote_command = '/opt/b --config x'\n"
+        "config = 'ssh_config'\nforward = 'unix:/run/blockrep.sock'\n"
+    ).ssh
+    assert settings.command == ("ssh", "-F", "my file")
+    assert settings.remote_command == ("/opt/b", "--config", "x")
+    assert settings.config == Path("/etc/blockrep/ssh_config")
+    assert settings.forward == LocalAddress("/run/blockrep.sock")
+
+
 def test_host_aliases() -> None:
     settings = read(
         '[client]\nport = 99\n[hosts.replica]\naddress = "10.0.0.2"\n'
@@ -88,7 +99,7 @@ def test_an_empty_section_of_clients_is_not_none() -> None:
         ("server = 1", "server", "a table"),
         ('[server]\nlisten = "a:b"', "server.listen", "HOST:PORT"),
         ("[server]\nlisten = [1]", "server.listen", "a string"),
-        ("[server]\nlisten = 1", "server.listen", "HOST:PORT or a list"),
+        ("[server]\nlisten = 1", "server.listen", "HOST:PORT, unix:/PATH, or a list"),
         ("[server]\nmax_sessions = 0", "server.max_sessions", "from 1 to 1000"),
         ('[server]\nwindow_bytes = "1MiB"', "server.window_bytes", "4 times max_payload_bytes"),
         ('[server]\nmax_payload_bytes = "5MiB"', "server.max_payload_bytes", "65536 to 4194304"),

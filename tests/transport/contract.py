@@ -39,8 +39,8 @@ async def send_for_ever(transport: Transport) -> None:
 class TransportContract:
     """Subclasses have a fixture ``pair``: both ends of a connection, closed afterwards.
 
-    ``tells_abort``: the peer of an abort can tell it from an end; where it cannot, the session does,
-    which knows whether the end was due.
+    ``tells_abort``: the peer of an abort can tell it from an end; where it cannot, the session
+    does, which knows whether the end was due.
     """
 
     tells_abort = True

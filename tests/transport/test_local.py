@@ -1,4 +1,4 @@
-"""A Unix socket says which user connects; it is its owner's alone, and never replaces what lives."""
+"""A Unix socket says who connects; it is its owner's alone, and never replaces what lives."""
 
 from __future__ import annotations
 

@@ -144,9 +144,11 @@ def parse_target(text: str, default_port: int = DEFAULT_PORT) -> Target:
 
 
 def _take_user(text: str) -> tuple[str, str]:
-    user, at, rest = text.partition("@")
-    if not at or "/" in user:
+    # What follows the first slash is the volume, which may have an @ of its own.
+    user, at, _ = text.partition("/")[0].rpartition("@")
+    if not at:
         return "", text
+    rest = text[len(user) + 1 :]
     # useradd(8), and the names that directories of users have; never an option of ssh.
     if not _USER_PATTERN.fullmatch(user):
         raise ValueError(f"{user[:40]!a} is not the name of a user")

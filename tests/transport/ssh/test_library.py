@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,15 @@ def agent() -> Iterator[dict[str, str]]:
     os.kill(int(values["SSH_AGENT_PID"]), 15)
 
 
+def fingerprint(path: Path) -> str:
+    argv = ["ssh-keygen", "-lf", str(path)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
+
+
+def add_key(path: Path, agent: dict[str, str]) -> None:
+    subprocess.run(["ssh-add", "-q", str(path)], check=True, env={**os.environ, **agent})
+
+
 class TestProgram(ProgramContract):
     pass
 
@@ -44,19 +54,16 @@ class TestLibrary(CarrierContract):
     async def test_the_fingerprint_and_the_remedy_are_told(
         self, carrier: Carrier, chosen: SshRoute, login: Login, sshd: Sshd
     ) -> None:
-        shown = subprocess.run(
-            ["ssh-keygen", "-lf", str(sshd.folder / "host_key.pub")],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
+        shown = fingerprint(sshd.folder / "host_key.pub")
         sshd.known_hosts.write_text("")
         with pytest.raises(ConfigurationError) as caught:
             await self.refused(carrier, login, chosen)
-        assert shown.split()[1] in str(caught.value)
+        assert shown in str(caught.value)
         assert f"ssh-keyscan -p {sshd.port} 127.0.0.1" in str(caught.value)
         sshd.know(make_key(sshd.folder / "another"))
         with pytest.raises(ConfigurationError) as caught:
             await self.refused(carrier, login, chosen)
-        assert shown.split()[1] in str(caught.value)
+        assert shown in str(caught.value)
         assert "somebody is in between" in str(caught.value)
         assert f"ssh-keygen -R '[127.0.0.1]:{sshd.port}'" in str(caught.value)
 
@@ -85,9 +92,7 @@ class TestLibrary(CarrierContract):
         sshd: Sshd,
         agent: dict[str, str],
     ) -> None:
-        subprocess.run(
-            ["ssh-add", "-q", str(sshd.key)], check=True, env={**os.environ, **agent}
-        )
+        add_key(sshd.key, agent)
         sshd.key.unlink()
         sshd.config.write_text(
             f"UserKnownHostsFile {sshd.known_hosts}\nIdentityAgent {agent['SSH_AUTH_SOCK']}\n"

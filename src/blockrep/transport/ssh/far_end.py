@@ -107,11 +107,12 @@ class FarEndTransport:
             raise await self._ended() from error
         if not count:
             raise await self._ended()
-        self._greeting += bytes(buffer[: min(count, len(MAGIC))])
-        if not MAGIC.startswith(self._greeting[: len(MAGIC)]):
-            said = printable((bytes(buffer[:count]) + await self._more()).decode(errors="replace"))
+        said = self._greeting + bytes(buffer[:count])
+        self._greeting = said[: len(MAGIC)]
+        if not MAGIC.startswith(self._greeting):
+            text = printable((said + await self._more()).decode(errors="replace"))
             raise ProtocolError(
-                f"the far side says something else than blockrep's protocol: {said}",
+                f"the far side says something else than blockrep's protocol: {text}",
                 where=self.peer.address,
                 safe="nothing was changed",
                 next_step="the login shell's start-up files there must print nothing (see ~/.bashrc"

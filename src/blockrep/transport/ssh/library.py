@@ -141,6 +141,7 @@ async def _log_in(
     hop: Login, route: SshRoute, tunnel: asyncssh.SSHClientConnection | None
 ) -> asyncssh.SSHClientConnection:
     options = _options(hop, route)
+    chosen = {} if options.config.get("Ciphers") else {"encryption_algs": _CIPHERS}
     check = HostKeyCheck(str(hop), known_hosts_files(options.known_hosts))
     try:
         return await asyncssh.connect(
@@ -149,6 +150,7 @@ async def _log_in(
             client_factory=lambda: check,
             known_hosts=check.known_hosts,
             tunnel=tunnel,
+            **chosen,
             # Nobody is there to type.
             password_auth=False,
             kbdint_auth=False,
