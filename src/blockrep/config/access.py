@@ -45,7 +45,7 @@ class TargetRule:
         keep: good snapshots that are retained.
         keep_min: good snapshots that a client's prune leaves, 1 to ``keep``.
         quota_bytes: largest size of the volume that is pushed; 0: any.
-        rate_bytes_per_second: received under this rule, all sessions of the client together; 0: any.
+        rate_bytes_per_second: received by all sessions under this rule together; 0: any.
     """
 
     name: str
