@@ -38,6 +38,10 @@ class Allowed:
     create: bool = True
     adopt: bool = True
     keep: int = 3
+    keep_min: int = 1
+    quota_bytes: int = 0
+    rate_bytes_per_second: int = 0
+    rule: str = ""
 
 
 @dataclass

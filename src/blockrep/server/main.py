@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime as dt
+import functools
 import logging
 import os
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,8 +28,11 @@ from blockrep.config.values import Address, parse_address
 from blockrep.errors import BlockrepError, UsageError
 from blockrep.replication.blocking import ThreadBlocking
 from blockrep.replication.receiver import ReceiverLimits
+from blockrep.server.audit import AuditFile, audit_for, use_audit_file
+from blockrep.server.reload import reload
 from blockrep.server.service import Service, ServiceSettings
 from blockrep.storage.factory import open_target
+from blockrep.transport.interface import PeerInfo
 from blockrep.transport.tls_context import server_context
 from blockrep.transport.tls_listener import TlsListener
 
@@ -79,10 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    settings = load_settings(options.config, os.environ, os.geteuid())
+    load = functools.partial(load_settings, options.config, os.environ, os.geteuid())
+    settings = load()
     addresses = _addresses(options.listen, settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, addresses))
+        return runner.run(_serve(settings, addresses, load))
 
 
 def _addresses(texts: Sequence[str], settings: Settings) -> list[Address]:
@@ -95,16 +101,16 @@ def _addresses(texts: Sequence[str], settings: Settings) -> list[Address]:
     return addresses
 
 
-async def _serve(settings: Settings, addresses: Sequence[Address]) -> int:
+async def _serve(
+    settings: Settings, addresses: Sequence[Address], load: Callable[[], Settings]
+) -> int:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     settings.access.check()
-    files = find_files(settings.tls, Role.SERVER, socket.gethostname())
-    context = server_context(files)
-    for warning in expiry_warnings((files.ca, files.certificate), dt.datetime.now(dt.UTC)):
-        _log.warning(warning)
+    context = _tls_context(settings)
+    use_audit_file(_audit_file(settings))
     server = settings.server
     with ThreadBlocking(_THREADS_PER_SESSION * server.max_sessions) as blocking:
         service = Service(
@@ -116,11 +122,25 @@ async def _serve(settings: Settings, addresses: Sequence[Address]) -> int:
         listener = TlsListener(
             context,
             service.serve,
-            refused=lambda address, error: _log.warning("refused %s: %s", address, error),
+            refused=_tell_refused,
             max_unauthenticated=server.max_unauthenticated,
             handshake_seconds=server.handshake_seconds,
         )
+
+        def prepare() -> Callable[[], None]:
+            fresh = load()
+            fresh.access.check()
+            fresh_context, fresh_file = _tls_context(fresh), _audit_file(fresh)
+
+            def apply() -> None:
+                use_audit_file(fresh_file)
+                listener.use(fresh_context)
+                service.change_rules(fresh.access.permit, fresh.access.knows)
+
+            return apply
+
         await listener.start(addresses)
+        loop.add_signal_handler(signal.SIGHUP, reload, prepare, audit_for(PeerInfo("", "", "")))
         for host, port in listener.addresses:
             shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             print(f"listening on {shown}", flush=True)  # noqa: T201 - whoever started us reads it
@@ -128,6 +148,24 @@ async def _serve(settings: Settings, addresses: Sequence[Address]) -> int:
         _log.info("stopping: sessions are told, what they made durable is kept")
         await listener.close()
     return 0
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext:
+    files = find_files(settings.tls, Role.SERVER, socket.gethostname())
+    context = server_context(files)
+    for warning in expiry_warnings((files.ca, files.certificate), dt.datetime.now(dt.UTC)):
+        _log.warning(warning)
+    return context
+
+
+def _audit_file(settings: Settings) -> AuditFile | None:
+    path = settings.server.audit_file
+    return None if path is None else AuditFile(path)
+
+
+def _tell_refused(address: str, error: BlockrepError) -> None:
+    _log.warning("refused %s: %s", address, error)
+    audit_for(PeerInfo("", address, ""))("refused", {"what": error.what})
 
 
 def _service_settings(settings: Settings) -> ServiceSettings:

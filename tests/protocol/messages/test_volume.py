@@ -1,4 +1,7 @@
-"""VOLUME: what the receiver holds reaches the sender unchanged, within bounds (I9). PRUNE leaves one."""
+"""VOLUME: what the receiver holds reaches the sender unchanged, within bounds (I9).
+
+PRUNE leaves one.
+"""
 
 from __future__ import annotations
 
