@@ -62,6 +62,7 @@ class Hosts:
             (self.folder / name).mkdir()
         self.random = random.Random(self.seed)
         self._client_end: MemoryTransport | None = None
+        self.service: Service | None = None
 
     @property
     def source(self) -> Path:
@@ -121,7 +122,7 @@ class Hosts:
         """Yield a client whose connections are served by a server of their own."""
         serving: set[asyncio.Task[None]] = set()
         with ThreadBlocking(4) as blocking, ThreadBlocking(4) as server_blocking:
-            service = Service(
+            service = self.service = Service(
                 ServiceSettings(self.limits, 4, 8 * MIB, 10, 1, self.folder / "server-run"),
                 self.allowed
                 or (lambda _identity, volume, _operation: Allowed(VolumeName(path=volume))),
