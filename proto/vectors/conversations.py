@@ -48,6 +48,8 @@ from blockrep.protocol.messages import (
     Message,
     Open,
     Ping,
+    Prune,
+    Pruned,
     Ready,
     Release,
     Volume,
@@ -215,6 +217,23 @@ def comparing_transcripts(holding: Volume, done: bytes) -> Iterable[Json]:
                     *GREETING,
                     *client(Open("list", "vgreplica/thinv_replica", "")),
                     *server(holding),
+                    *client(Release(), Bye()),
+                ]
+            )
+        ],
+    }
+    yield {
+        "name": "a prune, asked twice",
+        "connections": [
+            connection(
+                [
+                    *GREETING,
+                    *client(Open("prune", "vgreplica/thinv_replica", "")),
+                    *server(holding),
+                    *client(Prune(1)),
+                    *server(Ping(), Pruned(0, 1)),
+                    *client(Prune(1)),
+                    *server(Pruned(0, 1)),
                     *client(Release(), Bye()),
                 ]
             )

@@ -49,7 +49,7 @@ def test_hostile_names_are_nothing_with_and_without_rules(requested: str) -> Non
             assert policy.permit("origin", requested, operation) is None
 
 
-@pytest.mark.parametrize("operation", ["", "pull", "prune", "PUSH", "push "])
+@pytest.mark.parametrize("operation", ["", "format", "PUSH", "push ", "push,list"])
 def test_operations_that_do_not_exist_are_not_allowed(operation: str) -> None:
     assert OPEN.authorize("origin", "vg/lv", operation) is None
 
@@ -61,7 +61,16 @@ def test_somebody_without_a_name_is_nobody() -> None:
 MATRIX = AccessPolicy(
     {
         "alpha": (
-            TargetRule("vg/a", "vg/a", frozenset({"push", "list"}), create=False, keep=9),
+            TargetRule(
+                "vg/a",
+                "vg/a",
+                frozenset({"push", "list"}),
+                create=False,
+                keep=9,
+                keep_min=2,
+                quota_bytes=1 << 30,
+                rate_bytes_per_second=1 << 20,
+            ),
             TargetRule("mine/*", "vgreplica/alpha-*", adopt=True),
         ),
         "beta": (TargetRule("/backup/*", "/srv/beta/*", frozenset({"verify"})),),
@@ -105,10 +114,30 @@ def test_rules_give_what_they_name_and_nothing_else(
 def test_a_grant_carries_what_its_rule_says() -> None:
     grant = MATRIX.authorize("alpha", "vg/a", "push")
     assert grant is not None
-    assert (grant.create, grant.adopt, grant.keep) == (False, False, 9)
+    assert (grant.create, grant.adopt, grant.keep, grant.keep_min) == (False, False, 9, 2)
+    assert (grant.quota_bytes, grant.rate_bytes_per_second, grant.rule) == (
+        1 << 30,
+        1 << 20,
+        "vg/a",
+    )
     grant = MATRIX.authorize("alpha", "mine/x", "push")
     assert grant is not None
-    assert (grant.create, grant.adopt, grant.keep) == (True, True, 3)
+    assert (grant.create, grant.adopt, grant.keep, grant.keep_min) == (True, True, 3, 1)
+    assert (grant.quota_bytes, grant.rate_bytes_per_second) == (0, 0), "no limit"
+
+
+@pytest.mark.parametrize("operation", ["pull", "prune"])
+def test_what_takes_data_away_is_not_allowed_unless_a_rule_says_so(operation: str) -> None:
+    assert MATRIX.authorize("alpha", "mine/x", operation) is None
+    policy = AccessPolicy({"a": (TargetRule("v/l", "v/l", frozenset({operation})),)}, None)
+    assert policy.authorize("a", "v/l", operation) is not None
+    assert policy.authorize("a", "v/l", "push") is None
+
+
+def test_who_is_known_is_who_may_do_anything() -> None:
+    known = {one for one in ("alpha", "beta", "gamma", "delta", "") if MATRIX.knows(one)}
+    assert known == {"alpha", "beta"}
+    assert OPEN.knows("anybody")
 
 
 @given(st.text(max_size=60))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def test_defaults() -> None:
     assert settings.client.port == 8733
     assert settings.tls.directory == Path("/etc/blockrep/certs")
     assert settings.access.clients is None
+    assert settings.server.audit_file is None
 
 
 def test_the_documented_example_says_what_the_defaults_are() -> None:
@@ -39,7 +41,8 @@ def test_the_documented_example_says_what_the_defaults_are() -> None:
     uncommented = re.sub(r"^#(?! )|^#(?=  \{)", "", block, flags=re.MULTILINE)
     documented = read(uncommented)
     default = read("")
-    assert documented.server == default.server
+    assert replace(documented.server, audit_file=None) == default.server
+    assert documented.server.audit_file == Path("/var/log/blockrep-audit.log")
     assert documented.storage == default.storage
     assert documented.client.port == default.client.port
     assert documented.client.connect_timeout_seconds == default.client.connect_timeout_seconds
@@ -88,6 +91,23 @@ def test_client_rules() -> None:
     assert (second.create, second.adopt, second.keep) == (False, True, 3)
 
 
+def test_limits_of_a_rule() -> None:
+    settings = read(
+        '[clients.origin]\ntargets = [{ name = "vg/a", keep_min = 2, quota_bytes = "1TiB", '
+        'rate_bytes_per_second = "50M", operations = ["push", "pull", "prune"] }, {name = "vg/b"}]'
+    )
+    assert settings.access.clients is not None
+    first, second = settings.access.clients["origin"]
+    assert (first.keep_min, first.quota_bytes, first.rate_bytes_per_second) == (
+        2,
+        1 << 40,
+        50 << 20,
+    )
+    assert first.operations == {"push", "pull", "prune"}
+    assert (second.keep_min, second.quota_bytes, second.rate_bytes_per_second) == (1, 0, 0)
+    assert second.operations == {"push", "verify", "list"}
+
+
 def test_an_empty_section_of_clients_is_not_none() -> None:
     assert read("[clients]").access.clients == {}
 
@@ -126,9 +146,24 @@ def test_an_empty_section_of_clients_is_not_none() -> None:
             "from 1",
         ),
         (
-            '[clients.a]\ntargets = [{name = "v/a", operations = ["pull"]}]',
+            '[clients.a]\ntargets = [{name = "v/a", operations = ["pulls"]}]',
             "clients.a.targets[0].operations",
-            "push, verify, list",
+            "push, verify, list, pull, prune; did you mean pull?",
+        ),
+        (
+            '[clients.a]\ntargets = [{name = "v/a", keep = 2, keep_min = 3}]',
+            "clients.a.targets[0].keep_min",
+            "at most keep, which is 2",
+        ),
+        (
+            '[clients.a]\ntargets = [{name = "v/a", rate_bytes_per_second = 1000}]',
+            "clients.a.targets[0].rate_bytes_per_second",
+            "0 (no limit), or at least 65536 bytes",
+        ),
+        (
+            '[clients.a]\ntargets = [{name = "v/a", quota_bytes = "much"}]',
+            "clients.a.targets[0].quota_bytes",
+            "a size",
         ),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,17 +10,11 @@ import pytest
 
 from blockrep.errors import BusyError, RefusedError
 from blockrep.model.names import VolumeName, parse_volume
+from blockrep.replication.pacing import RateLimiter
 from blockrep.server.gate import TargetGate
 from blockrep.storage.interface import TargetVolume
+from support.hosts import Allowed
 from support.virtual_time import run_virtual
-
-
-@dataclass(frozen=True)
-class Allowed:
-    volume: VolumeName
-    create: bool = True
-    adopt: bool = False
-    keep: int = 3
 
 
 def gate(
@@ -29,7 +22,7 @@ def gate(
 ) -> TargetGate:
     def authorize(identity: str, volume: str, operation: str) -> Allowed | None:
         if (identity, volume, operation) == ("origin", "vg/lv", "push"):
-            return Allowed(parse_volume("real/volume"))
+            return Allowed(parse_volume("real/volume"), adopt=False, keep_min=2, quota_bytes=5)
         return None
 
     def open_target(name: VolumeName) -> TargetVolume:
@@ -43,6 +36,7 @@ def gate(
         tmp_path,
         wait_seconds,
         lambda *line: audit.append(line),
+        lambda _identity, permission: RateLimiter(permission.rate_bytes_per_second),
     )
 
 
@@ -52,6 +46,7 @@ def test_an_allowed_volume_is_what_the_configuration_says(tmp_path: Path) -> Non
     async def scenario() -> None:
         async with gate(tmp_path, opened, []).open("origin", "vg/lv", "push") as access:
             assert (access.may_create, access.may_adopt, access.keep) == (True, False, 3)
+            assert (access.keep_min, access.quota_bytes) == (2, 5)
 
     run_virtual(scenario())
     assert opened == [parse_volume("real/volume")]

@@ -12,10 +12,15 @@ from pathlib import Path
 import pytest
 
 from blockrep.config.load import load_settings
+from blockrep.config.settings import Settings
 from blockrep.config.values import Address, LocalAddress
 from blockrep.errors import ConfigurationError
 from blockrep.server import listening as module
 from blockrep.server.listening import inherited_sockets, serve_listening
+
+
+def again(settings: Settings) -> Callable[[], Settings]:
+    return lambda: settings
 
 
 async def until(reached: Callable[[], bool]) -> None:
@@ -29,7 +34,9 @@ async def test_a_unix_socket_needs_no_certificates(
 ) -> None:
     path = tmp_path / "s"
     settings = load_settings(None, {"HOME": str(tmp_path)}, 1000)
-    serving = asyncio.create_task(serve_listening(settings, [LocalAddress(str(path))]))
+    serving = asyncio.create_task(
+        serve_listening(settings, [LocalAddress(str(path))], again(settings))
+    )
     await until(path.is_socket)
     os.kill(os.getpid(), signal.SIGTERM)
     assert await asyncio.wait_for(serving, 10) == 0
@@ -41,7 +48,9 @@ async def test_an_address_that_cannot_be_had_leaves_nothing(tmp_path: Path) -> N
     settings = load_settings(None, {"HOME": str(tmp_path)}, 1000)
     path = tmp_path / "s"
     with pytest.raises(ConfigurationError, match="certificate"):
-        await serve_listening(settings, [LocalAddress(str(path)), Address("127.0.0.1", 0)])
+        await serve_listening(
+            settings, [LocalAddress(str(path)), Address("127.0.0.1", 0)], again(settings)
+        )
     assert not path.exists()
 
 
@@ -54,7 +63,7 @@ async def test_the_service_managers_socket_is_used(
     sock.listen()
     monkeypatch.setattr(module, "inherited_sockets", lambda _environment: [sock])
     settings = load_settings(None, {"HOME": str(tmp_path)}, 1000)
-    serving = asyncio.create_task(serve_listening(settings, [Address("", 1)]))
+    serving = asyncio.create_task(serve_listening(settings, [Address("", 1)], again(settings)))
     await until(lambda: "listening" in capsys.readouterr().out)
     os.kill(os.getpid(), signal.SIGINT)
     assert await asyncio.wait_for(serving, 10) == 0

@@ -37,8 +37,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_push(commands)
     _add_verify(commands)
     _add_list(commands)
+    _add_prune(commands)
     _add_delta(commands)
     _add_certs(commands)
+    _add_authorize(commands)
     _add_demo(commands)
     return parser.parse_args(arguments)
 
@@ -123,6 +125,15 @@ def _add_list(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_output(parser)
 
 
+def _add_prune(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "prune", "drop the oldest good snapshots of a replica")
+    parser.add_argument("target", metavar="TARGET")
+    parser.add_argument(
+        "--keep", type=int, required=True, metavar="N", help="how many stay, the newest of them"
+    )
+    _add_output(parser)
+
+
 def _add_delta(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = _command(commands, "delta", "tell what a push would send, from metadata alone")
     parser.add_argument("source", metavar="SOURCE")
@@ -149,6 +160,30 @@ def _add_certs(commands: argparse._SubParsersAction[_Parser]) -> None:
         action.add_argument(
             "--directory", type=Path, metavar="DIR", help="default: certs beside the configuration"
         )
+
+
+def _add_authorize(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(
+        commands, "authorize", "print what lets an SSH key do only this, to be pasted on the server"
+    )
+    parser.add_argument("name", metavar="NAME", help="the client's identity")
+    parser.add_argument(
+        "--target",
+        action="append",
+        required=True,
+        metavar="NAME[=VOLUME]",
+        help="what the client may ask for, and the volume that it stands for; several allowed",
+    )
+    parser.add_argument(
+        "--operations", metavar="WORDS", help="out of push,verify,list,pull,prune; default: 3 first"
+    )
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the client's public SSH key")
+    parser.add_argument(
+        "--toml",
+        action="store_true",
+        help="print the section for the server's configuration, instead of the line for "
+        "authorized_keys",
+    )
 
 
 def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:

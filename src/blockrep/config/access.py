@@ -17,9 +17,18 @@ from typing import Final
 from blockrep.errors import ConfigurationError
 from blockrep.model.names import VolumeName, parse_volume
 
-__all__ = ["DEFAULT_KEEP", "OPERATIONS", "AccessPolicy", "Grant", "TargetRule", "check_pattern"]
+__all__ = [
+    "DEFAULT_KEEP",
+    "DEFAULT_OPERATIONS",
+    "OPERATIONS",
+    "AccessPolicy",
+    "Grant",
+    "TargetRule",
+    "check_pattern",
+]
 
-OPERATIONS: Final = ("push", "verify", "list")
+OPERATIONS: Final = ("push", "verify", "list", "pull", "prune")
+DEFAULT_OPERATIONS: Final = ("push", "verify", "list")
 DEFAULT_KEEP: Final = 3
 
 
@@ -34,14 +43,20 @@ class TargetRule:
         create: it may come to exist.
         adopt: it may be taken over although it is not ours.
         keep: good snapshots that are retained.
+        keep_min: good snapshots that a client's prune leaves, 1 to ``keep``.
+        quota_bytes: largest size of the volume that is pushed; 0: any.
+        rate_bytes_per_second: received by all sessions under this rule together; 0: any.
     """
 
     name: str
     volume: str
-    operations: frozenset[str] = frozenset(OPERATIONS)
+    operations: frozenset[str] = frozenset(DEFAULT_OPERATIONS)
     create: bool = True
     adopt: bool = False
     keep: int = DEFAULT_KEEP
+    keep_min: int = 1
+    quota_bytes: int = 0
+    rate_bytes_per_second: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +68,21 @@ class Grant:
         create: it may come to exist.
         adopt: it may be taken over although it is not ours.
         keep: good snapshots that are retained.
+        keep_min: good snapshots that a client's prune leaves.
+        quota_bytes: largest size of the volume that is pushed; 0: any.
+        rate_bytes_per_second: received by all sessions under ``rule`` together; 0: any.
+        rule: name of the rule that allows it; empty: there are no rules.
         beneath: for a path, the folder that it must not leave through symbolic links; else None.
     """
 
     volume: VolumeName
-    create: bool
-    adopt: bool
-    keep: int
+    create: bool = True
+    adopt: bool = True
+    keep: int = DEFAULT_KEEP
+    keep_min: int = 1
+    quota_bytes: int = 0
+    rate_bytes_per_second: int = 0
+    rule: str = ""
     beneath: Path | None = None
 
 
@@ -91,6 +114,10 @@ class AccessPolicy:
                 return grant
         return None
 
+    def knows(self, identity: str) -> bool:
+        """Whether the identity may do anything at all."""
+        return self.clients is None or bool(self.clients.get(identity))
+
     def check(self) -> None:
         """Check what a server needs before it listens.
 
@@ -120,7 +147,7 @@ class AccessPolicy:
         if volume is None:
             return None
         if volume.is_lvm:
-            return Grant(volume, create=True, adopt=True, keep=DEFAULT_KEEP)
+            return Grant(volume)
         if self.image_directory is None:
             return None
         # A path that does not start with / counts from the folder: "replica:./vm.img" needs no
@@ -128,13 +155,7 @@ class AccessPolicy:
         path = self.image_directory / volume.path
         if path == self.image_directory or self.image_directory not in path.parents:
             return None
-        return Grant(
-            VolumeName(path=str(path)),
-            create=True,
-            adopt=True,
-            keep=DEFAULT_KEEP,
-            beneath=self.image_directory,
-        )
+        return Grant(VolumeName(path=str(path)), beneath=self.image_directory)
 
 
 def check_pattern(text: str) -> str:
@@ -169,7 +190,17 @@ def _apply(rule: TargetRule, requested: str) -> Grant | None:
     beneath = None if volume.is_lvm else Path(rule.volume).parent
     if beneath is not None and Path(volume.path).parent != beneath:
         return None  # "." is the folder itself
-    return Grant(volume, rule.create, rule.adopt, rule.keep, beneath)
+    return Grant(
+        volume,
+        rule.create,
+        rule.adopt,
+        rule.keep,
+        rule.keep_min,
+        rule.quota_bytes,
+        rule.rate_bytes_per_second,
+        rule.name,
+        beneath,
+    )
 
 
 def _parse(text: str) -> VolumeName | None:

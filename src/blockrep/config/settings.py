@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from blockrep.config.access import DEFAULT_KEEP, OPERATIONS, AccessPolicy, TargetRule, check_pattern
+from blockrep.config.access import (
+    DEFAULT_KEEP,
+    DEFAULT_OPERATIONS,
+    OPERATIONS,
+    AccessPolicy,
+    TargetRule,
+    check_pattern,
+)
 from blockrep.config.reader import Table
 from blockrep.config.values import (
     Address,
@@ -41,6 +48,10 @@ _MAX_WINDOW_BYTES: Final = 16 << 30
 _MAX_BUFFER_BYTES: Final = 4 << 30
 _MAX_SESSIONS: Final = 1000
 _MAX_KEEP: Final = 1000
+_MAX_QUOTA_BYTES: Final = 1 << 60
+# Slower, one batch of frames would be waited for longer than a minute.
+_MIN_RATE_BYTES: Final = 64 << 10
+_MAX_RATE_BYTES: Final = 1 << 40
 _DAY_SECONDS: Final = 86400.0
 
 
@@ -94,6 +105,7 @@ class ServerSettings:
         window_bytes: sent and not yet durable.
         max_payload_bytes: of one frame.
         buffer_bytes: received payloads in memory, for each session.
+        audit_file: the audit log is appended to it too; None: to no file.
     """
 
     listen: tuple[Address | LocalAddress, ...] = (Address("", DEFAULT_PORT),)
@@ -105,6 +117,7 @@ class ServerSettings:
     window_bytes: int = DEFAULT_WINDOW_BYTES
     max_payload_bytes: int = DEFAULT_PAYLOAD_BYTES
     buffer_bytes: int = 16 << 20
+    audit_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +229,7 @@ def _server(table: Table) -> tuple[Path | None, ServerSettings]:
         buffer_bytes=table.size(
             "buffer_bytes", default.buffer_bytes, 2 * MAX_PAYLOAD_BYTES, _MAX_BUFFER_BYTES
         ),
+        audit_file=table.path("audit_file", None),
     )
     if settings.window_bytes < 4 * settings.max_payload_bytes:
         table.reject(
@@ -312,10 +326,17 @@ def _target(table: Table) -> TargetRule:
     rule = TargetRule(
         name=name,
         volume=volume or name,
-        operations=table.choices("operations", OPERATIONS, OPERATIONS),
+        operations=table.choices("operations", DEFAULT_OPERATIONS, OPERATIONS),
         create=table.boolean("create", default=True),
         adopt=table.boolean("adopt", default=False),
         keep=table.integer("keep", DEFAULT_KEEP, 1, _MAX_KEEP),
+        keep_min=table.integer("keep_min", 1, 1, _MAX_KEEP),
+        quota_bytes=table.size("quota_bytes", 0, 0, _MAX_QUOTA_BYTES),
+        rate_bytes_per_second=table.size("rate_bytes_per_second", 0, 0, _MAX_RATE_BYTES),
     )
+    if 0 < rule.rate_bytes_per_second < _MIN_RATE_BYTES:
+        table.reject("rate_bytes_per_second", f"0 (no limit), or at least {_MIN_RATE_BYTES} bytes")
+    if rule.keep_min > rule.keep:
+        table.reject("keep_min", f"at most keep, which is {rule.keep}")
     table.finish()
     return rule

@@ -64,6 +64,8 @@ class FrameType(IntEnum):
     PING = 0x0F
     ABORT = 0x10
     BYE = 0x11
+    PRUNE = 0x12
+    PRUNED = 0x13
 
 
 _KNOWN_TYPES: Final = frozenset(int(one) for one in FrameType)

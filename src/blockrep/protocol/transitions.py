@@ -31,6 +31,7 @@ class State(Enum):
     OPENING = "OPENING"
     OPENED = "OPENED"
     COMPARING = "COMPARING"
+    PRUNING = "PRUNING"
     BEGINNING = "BEGINNING"
     STREAMING = "STREAMING"
     COMMITTING = "COMMITTING"
@@ -46,10 +47,12 @@ TRANSITIONS: Final[dict[tuple[State, FrameType, Side], State]] = {
     (State.OPENING, FrameType.VOLUME, Side.SERVER): State.OPENED,
     (State.OPENED, FrameType.BEGIN, Side.CLIENT): State.BEGINNING,
     (State.OPENED, FrameType.COMPARE, Side.CLIENT): State.COMPARING,
+    (State.OPENED, FrameType.PRUNE, Side.CLIENT): State.PRUNING,
     (State.OPENED, FrameType.RELEASE, Side.CLIENT): State.IDLE,
     (State.OPENED, FrameType.BYE, Side.CLIENT): State.CLOSED,
     (State.COMPARING, FrameType.DIGESTS, Side.SERVER): State.COMPARING,
     (State.COMPARING, FrameType.COMPARED, Side.SERVER): State.OPENED,
+    (State.PRUNING, FrameType.PRUNED, Side.SERVER): State.OPENED,
     (State.BEGINNING, FrameType.READY, Side.SERVER): State.STREAMING,
     (State.STREAMING, FrameType.DATA, Side.CLIENT): State.STREAMING,
     (State.STREAMING, FrameType.ACK, Side.SERVER): State.STREAMING,

@@ -1,4 +1,4 @@
-"""The server's half of a session: answers OPEN, COMPARE and BEGIN, receives transfers.
+"""The server's half of a session: answers OPEN, COMPARE, PRUNE and BEGIN, receives transfers.
 
 Commits them.
 """
@@ -6,17 +6,18 @@ Commits them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, NoReturn, Protocol
 
 from blockrep import __version__
 from blockrep.errors import BlockrepError, InternalError, ProtocolError, RefusedError
 from blockrep.model.extents import ExtentSummary
-from blockrep.model.snapshots import Replica
+from blockrep.model.snapshots import Replica, Snapshot
 from blockrep.protocol.limits import PROTOCOL_VERSION
 from blockrep.protocol.messages import (
     Begin,
@@ -24,7 +25,10 @@ from blockrep.protocol.messages import (
     Committed,
     Compare,
     Hello,
+    Message,
     Open,
+    Prune,
+    Pruned,
     Ready,
     Release,
     StageRequest,
@@ -35,6 +39,7 @@ from blockrep.replication.channel import Channel
 from blockrep.replication.comparing import digest_blocks
 from blockrep.replication.describe import volume_from
 from blockrep.replication.digest_exchange import send_digests
+from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.receiving import StreamReceiver
 from blockrep.replication.writing import Decompressor
 from blockrep.storage.interface import BeginRequest, SnapshotReader, Staging, TargetVolume
@@ -44,17 +49,29 @@ __all__ = ["Access", "AuditSink", "Receiver", "ReceiverLimits", "VolumeGate"]
 _log = logging.getLogger("blockrep.receiver")
 
 AuditSink = Callable[[str, dict[str, object]], None]
-"""Told (event, fields): refused, committed, deleted, forced."""
+"""Told (event, fields): refused, committed, deleted, forced. Called from any thread."""
+
+_MAY_BE_SMALLER: Final = "raise the limit in the server's configuration, or push a smaller volume"
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """An opened target and what this client may do with it. ``keep``: good snapshots to retain."""
+    """An opened target and what this client may do with it.
+
+    Attributes:
+        keep: good snapshots to retain.
+        keep_min: good snapshots that a prune leaves.
+        quota_bytes: largest size of what is pushed; 0: any.
+        limiter: what arrives waits for it.
+    """
 
     target: TargetVolume
     may_create: bool
     may_adopt: bool
     keep: int
+    keep_min: int
+    quota_bytes: int
+    limiter: RateLimiter
 
 
 class VolumeGate(Protocol):
@@ -165,48 +182,83 @@ class Receiver:
                     return False
                 if isinstance(message, Release):
                     return True
-                if isinstance(message, Compare):
-                    if message.stage is None:
-                        open_snapshot = functools.partial(
-                            access.target.open_snapshot, message.snapshot_id
-                        )
-                        await self._compare(message, open_snapshot)
-                        continue
-                    self._check_allowed(request, access, replica, "adopt")
+                self._check_operation(request, message)
+                if isinstance(message, Compare) and message.stage is None:
+                    open_snapshot = functools.partial(
+                        access.target.open_snapshot, message.snapshot_id
+                    )
+                    await self._compare(message, open_snapshot)
+                elif isinstance(message, Compare) and message.stage is not None:
+                    size_bytes = message.stage.size_bytes
+                    self._check_allowed(request, access, replica, "adopt", size_bytes)
                     begin = _adoption_request(message.stage)
                     adopting = await stack.enter_async_context(self._staged(access, begin))
                     await self._compare(message, adopting.reader)
+                elif isinstance(message, Prune):
+                    replica = await self._prune_to(message.keep, request, access, replica)
                 elif isinstance(message, Begin):
-                    self._check_allowed(request, access, replica, message.mode)
+                    self._check_allowed(request, access, replica, message.mode, message.size_bytes)
+                    self._record_force(request, replica, message)
                     staging = await self._begin(message, access, adopting, stack)
-                    await self._receive(message, access, staging)
+                    await self._receive(request, message, access, staging)
                     return True
                 else:
                     msg = f"{message.TYPE.name} passed the state machine but has no meaning here"
                     raise InternalError(msg)
 
-    def _check_allowed(self, request: Open, access: Access, replica: Replica, mode: str) -> None:
-        if request.operation != "push":
-            raise RefusedError("the volume was not opened for a push", where=request.volume)
+    # What may be done.
+
+    def _check_operation(self, request: Open, message: Message) -> None:
+        """Refuse what the volume was not opened for: the right to it was not looked at."""
+        needed = request.operation
+        if isinstance(message, Begin):
+            needed = "push"
+        elif isinstance(message, Compare):
+            needed = "push" if message.stage is not None else "verify"
+        elif isinstance(message, Prune):
+            needed = "prune"
+        if needed != request.operation:
+            what = f"the volume was opened to {request.operation}, not to {needed}"
+            self._refuse(request, what, f"open it to {needed}")
+
+    def _check_allowed(
+        self, request: Open, access: Access, replica: Replica, mode: str, size_bytes: int
+    ) -> None:
         if not replica.exists and not access.may_create:
-            raise RefusedError(
+            self._refuse(
+                request,
                 "the replica does not exist and this client may not create it",
-                where=request.volume,
-                safe="nothing was changed",
-                next_step="create it on the server, or allow create in the server's configuration",
+                "create it on the server, or allow create in the server's configuration",
             )
         if mode == "adopt" and not replica.owned and not access.may_adopt:
-            raise RefusedError(
+            self._refuse(
+                request,
                 "this client may not adopt volumes",
-                where=request.volume,
-                safe="nothing was changed",
-                next_step="allow adopt in the server's configuration",
+                "allow adopt in the server's configuration",
             )
-        if mode in {"adopt", "full"} and replica.owned and replica.snapshots:
-            self._audit(
-                "forced",
-                {"volume": request.volume, "mode": mode, "newest": replica.snapshots[-1].id},
+        if access.quota_bytes and size_bytes > access.quota_bytes:
+            self._refuse(
+                request,
+                f"the source has {size_bytes} bytes, more than the quota of {access.quota_bytes}",
+                _MAY_BE_SMALLER,
             )
+
+    def _refuse(self, request: Open, what: str, next_step: str) -> NoReturn:
+        volume, operation = request.volume, request.operation
+        self._audit("refused", {"volume": volume, "operation": operation, "what": what})
+        raise RefusedError(what, where=volume, safe="nothing was changed", next_step=next_step)
+
+    def _record_force(self, request: Open, replica: Replica, message: Begin) -> None:
+        """Put on record what gives up the replica's content, or its size."""
+        present_bytes = 0 if replica.info is None else replica.info.size_bytes
+        shrinks = message.allow_shrink and message.size_bytes < present_bytes
+        overwrites = message.mode == "adopt" or (message.mode == "full" and replica.snapshots)
+        if overwrites or shrinks:
+            newest = replica.snapshots[-1].id if replica.snapshots else ""
+            fields = {"volume": request.volume, "id": message.snapshot_id, "newest": newest}
+            self._audit("forced", {**fields, "mode": message.mode, "shrinks": shrinks})
+
+    # What is done.
 
     async def _compare(self, message: Compare, open_reader: Callable[[], SnapshotReader]) -> None:
         seed = int.from_bytes(message.seed, "big")
@@ -255,7 +307,9 @@ class Receiver:
         )
         return await stack.enter_async_context(self._staged(access, begin))
 
-    async def _receive(self, message: Begin, access: Access, staging: Staging) -> None:
+    async def _receive(
+        self, request: Open, message: Begin, access: Access, staging: Staging
+    ) -> None:
         info = staging.info
         await self._channel.send(Ready(info.identity, info.cursor_bytes, info.chain))
         receiver = StreamReceiver(
@@ -265,26 +319,62 @@ class Receiver:
             message.size_bytes,
             self._limits.window_bytes,
             self._decompressor(),
+            access.limiter,
         )
         commit = await receiver.receive_all()
         if commit.snapshot_id != message.snapshot_id:
             raise ProtocolError("COMMIT of another snapshot", where=self._channel.peer_address)
-        snapshot = await self._blocking.run(access.target.commit, staging, commit.digest)
         digest = commit.digest
-        self._audit("committed", {"id": snapshot.id, "name": snapshot.name, "digest": digest.hex()})
-        pruned = await self._prune(access)
+
+        def commit_on_record() -> Snapshot:
+            # In one call: a session that is cancelled meanwhile still has its line.
+            snapshot = access.target.commit(staging, digest)
+            fields = {"volume": request.volume, "id": snapshot.id, "name": snapshot.name}
+            self._audit("committed", {**fields, "digest": digest.hex()})
+            return snapshot
+
+        snapshot = await self._blocking.run(commit_on_record)
+        pruned = await self._retain(request, access)
         await self._channel.send(Committed(snapshot.id, digest, snapshot.name, pruned))
 
-    async def _prune(self, access: Access) -> int:
+    async def _retain(self, request: Open, access: Access) -> int:
         """Drop good snapshots beyond what is kept; the transfer stands even if that fails."""
         try:
-            pruned = await self._blocking.run(access.target.prune, access.keep, ())
+            return len(await self._drop(request, access, access.keep, ()))
         except BlockrepError as error:
             _log.warning("snapshots beyond %s could not be dropped: %s", access.keep, error)
             return 0
-        for one in pruned:
-            self._audit("deleted", {"id": one.id, "name": one.name})
-        return len(pruned)
+
+    async def _prune_to(
+        self, keep: int, request: Open, access: Access, replica: Replica
+    ) -> Replica:
+        """Answer PRUNE; return the replica as it is then."""
+        if keep < access.keep_min:
+            self._refuse(
+                request,
+                f"at least {access.keep_min} good snapshots must stay",
+                f"keep at least {access.keep_min}, or lower keep_min in the configuration",
+            )
+        needed = () if replica.staging is None else (replica.staging.base_id,)
+        dropped: set[str] = set()
+        # One by one: what was dropped before a failure is on record.
+        for count in range(len(replica.snapshots) - 1, keep - 1, -1):
+            dropped |= await self._drop(request, access, count, needed)
+        left = tuple(one for one in replica.snapshots if one.id not in dropped)
+        await self._channel.send(Pruned(len(dropped), len(left)))
+        return dataclasses.replace(replica, snapshots=left)
+
+    async def _drop(
+        self, request: Open, access: Access, keep: int, needed: tuple[str, ...]
+    ) -> set[str]:
+        def drop_on_record() -> set[str]:
+            dropped = access.target.prune(keep, needed)
+            for one in dropped:
+                fields = {"volume": request.volume, "operation": request.operation}
+                self._audit("deleted", {**fields, "id": one.id, "name": one.name})
+            return {one.id for one in dropped}
+
+        return await self._blocking.run(drop_on_record)
 
     def _decompressor(self) -> Decompressor | None:
         if "zstd" not in self._agreed:

@@ -13,6 +13,7 @@ import asyncio
 from blockrep.protocol.messages import Ack, Commit, Data
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.channel import Channel
+from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.writing import Decompressor, StagingWriter
 from blockrep.storage.interface import Staging
 
@@ -33,6 +34,7 @@ class StreamReceiver:
         window_bytes: what the sender may have unacknowledged; a sync starts when a quarter of
             it is unsynced.
         decompressor: None if compression was not agreed on.
+        limiter: what arrives waits for it; the sender notices by the buffers that stay full.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class StreamReceiver:
         size_bytes: int,
         window_bytes: int,
         decompressor: Decompressor | None,
+        limiter: RateLimiter,
     ) -> None:
         self._channel = channel
         self._blocking = blocking
         self._writer = StagingWriter(staging, size_bytes, decompressor)
+        self._limiter = limiter
         self._sync_bytes = window_bytes // 4
         self._unsynced_bytes = 0
         self._sync: asyncio.Task[None] | None = None
@@ -60,6 +64,7 @@ class StreamReceiver:
         """
         try:
             while (batch := await self._next_batch()) is not None:
+                await self._limiter.take(sum(message.window_cost_bytes for message in batch))
                 await self._apply(batch)
                 await self._check_sync()
                 if self._unsynced_bytes >= self._sync_bytes and self._sync is None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from blockrep.config.settings import Settings
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.receiver import ReceiverLimits
+from blockrep.server.audit import AuditFile
 from blockrep.server.service import Service, ServiceSettings
 from blockrep.storage.factory import open_target
 
-__all__ = ["THREADS_PER_SESSION", "service_of"]
+__all__ = ["THREADS_PER_SESSION", "audit_file_of", "service_of"]
 
 #: A session uses at most two at once: one writes or reads, one syncs.
 THREADS_PER_SESSION = 2
@@ -37,3 +38,9 @@ def service_of(settings: Settings, blocking: Blocking) -> Service:
         lambda name: open_target(name, settings.storage),
         blocking,
     )
+
+
+def audit_file_of(settings: Settings) -> AuditFile | None:
+    """Return the audit log's file, None if there is none. Raises ConfigurationError."""
+    path = settings.server.audit_file
+    return None if path is None else AuditFile(path)

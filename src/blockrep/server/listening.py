@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import functools
 import logging
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+import ssl
+from collections.abc import Callable, Mapping, Sequence
 
 from blockrep.certificates.expiry import expiry_warnings
 from blockrep.certificates.naming import Role
 from blockrep.config.identity import find_files
 from blockrep.config.settings import Settings
 from blockrep.config.values import Address, LocalAddress
+from blockrep.errors import BlockrepError
 from blockrep.replication.blocking import ThreadBlocking
-from blockrep.server.graph import THREADS_PER_SESSION, service_of
+from blockrep.server.audit import audit_for, use_audit_file
+from blockrep.server.graph import THREADS_PER_SESSION, audit_file_of, service_of
+from blockrep.server.reload import reload
 from blockrep.server.service import Service
+from blockrep.transport.interface import PeerInfo
 from blockrep.transport.local import LocalListener
 from blockrep.transport.tls_context import server_context
 from blockrep.transport.tls_listener import TlsListener
@@ -39,10 +45,18 @@ def inherited_sockets(environment: Mapping[str, str]) -> list[socket.socket]:
     return found
 
 
-async def serve_listening(settings: Settings, addresses: Sequence[Address | LocalAddress]) -> int:
+async def serve_listening(
+    settings: Settings, addresses: Sequence[Address | LocalAddress], load: Callable[[], Settings]
+) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
 
-    Sockets of the service manager take the place of the addresses.
+    Sockets of the service manager take the place of the addresses. SIGHUP reads rules and
+    certificates anew.
+
+    Args:
+        settings: the configuration.
+        addresses: where to listen.
+        load: reads the configuration again.
 
     Raises:
         ConfigurationError: an address, a certificate or a folder cannot be used.
@@ -52,6 +66,7 @@ async def serve_listening(settings: Settings, addresses: Sequence[Address | Loca
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     settings.access.check()
+    use_audit_file(audit_file_of(settings))
     inherited = inherited_sockets(os.environ)
     if inherited:
         addresses = []
@@ -67,8 +82,12 @@ async def serve_listening(settings: Settings, addresses: Sequence[Address | Loca
             for path, sock in local:
                 listeners.append(await _listen_locally(path, service, sock))
                 _announce(f"unix:{path}")
+            tls = None
             if remote or adopted:
-                listeners.append(await _listen_tls(settings, service, remote, adopted))
+                tls = await _listen_tls(settings, service, remote, adopted)
+                listeners.append(tls)
+            prepare = functools.partial(_prepare_reload, load, service, tls)
+            loop.add_signal_handler(signal.SIGHUP, reload, prepare, audit_for(PeerInfo("", "", "")))
             await stopped.wait()
             _log.info("stopping: sessions are told, what they made durable is kept")
         finally:
@@ -89,14 +108,10 @@ async def _listen_tls(
     addresses: Sequence[Address],
     adopted: Sequence[socket.socket],
 ) -> TlsListener:
-    files = find_files(settings.tls, Role.SERVER, socket.gethostname())
-    context = server_context(files)
-    for warning in expiry_warnings((files.ca, files.certificate), dt.datetime.now(dt.UTC)):
-        _log.warning(warning)
     listener = TlsListener(
-        context,
+        _tls_context(settings),
         service.serve,
-        refused=lambda address, error: _log.warning("refused %s: %s", address, error),
+        refused=_tell_refused,
         max_unauthenticated=settings.server.max_unauthenticated,
         handshake_seconds=settings.server.handshake_seconds,
     )
@@ -106,6 +121,37 @@ async def _listen_tls(
     for host, port in listener.addresses:
         _announce(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     return listener
+
+
+def _prepare_reload(
+    load: Callable[[], Settings], service: Service, tls: TlsListener | None
+) -> Callable[[], None]:
+    """Read everything anew; return what puts it into force. Raises ConfigurationError."""
+    fresh = load()
+    fresh.access.check()
+    context = None if tls is None else _tls_context(fresh)
+    audit_file = audit_file_of(fresh)
+
+    def apply() -> None:
+        use_audit_file(audit_file)
+        if tls is not None and context is not None:
+            tls.use(context)
+        service.change_rules(fresh.access.permit, fresh.access.knows)
+
+    return apply
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext:
+    files = find_files(settings.tls, Role.SERVER, socket.gethostname())
+    context = server_context(files)
+    for warning in expiry_warnings((files.ca, files.certificate), dt.datetime.now(dt.UTC)):
+        _log.warning(warning)
+    return context
+
+
+def _tell_refused(address: str, error: BlockrepError) -> None:
+    _log.warning("refused %s: %s", address, error)
+    audit_for(PeerInfo("", address, ""))("refused", {"what": error.what})
 
 
 def _announce(address: str) -> None:

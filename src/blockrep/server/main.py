@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import os
 import pwd
 import sys
@@ -84,10 +85,11 @@ def _run_listening(options: argparse.Namespace) -> int:
     if options.identity is not None:
         raise UsageError("--as goes with --stdio", next_step="see blockrep-server --help")
     log_to_stderr()
-    settings = _settings(options)
+    load = functools.partial(load_settings, options.config, os.environ, os.geteuid())
+    settings = load()
     addresses = _addresses(options.listen, settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve_listening(settings, addresses))
+        return runner.run(serve_listening(settings, addresses, load))
 
 
 def _run_stdio(options: argparse.Namespace) -> int:
@@ -101,13 +103,9 @@ def _run_stdio(options: argparse.Namespace) -> int:
             next_step="small letters, digits, - and .",
         )
     log_to_system()
-    settings = _settings(options)
+    settings = load_settings(options.config, os.environ, os.geteuid())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve_stdio(settings, identity, os.environ.get("SSH_CONNECTION", "")))
-
-
-def _settings(options: argparse.Namespace) -> Settings:
-    return load_settings(options.config, os.environ, os.geteuid())
 
 
 def _addresses(texts: Sequence[str], settings: Settings) -> list[Address | LocalAddress]:

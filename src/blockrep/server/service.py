@@ -1,4 +1,7 @@
-"""Serves accepted connections: one task for each session, limited in number, ended together."""
+"""Serves accepted connections: one task for each session, limited in number, ended together.
+
+A session ends early when the rules change and do not allow it any more.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blockrep.errors import BlockrepError, BusyError, InternalError
+from blockrep.errors import BlockrepError, BusyError, InternalError, RefusedError
 from blockrep.model.names import VolumeName
 from blockrep.protocol.transitions import Side
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.channel import Channel
-from blockrep.replication.receiver import Receiver, ReceiverLimits
+from blockrep.replication.pacing import RateLimiter
+from blockrep.replication.receiver import AuditSink, Receiver, ReceiverLimits
 from blockrep.server.audit import audit_for
-from blockrep.server.gate import Authorize, TargetGate
+from blockrep.server.gate import Authorize, Permission, TargetGate
 from blockrep.storage.interface import TargetVolume
-from blockrep.transport.interface import Transport
+from blockrep.transport.interface import PeerInfo, Transport
 
 __all__ = ["Service", "ServiceSettings"]
 
@@ -38,6 +42,17 @@ class ServiceSettings:
     handshake_seconds: float
     lock_wait_seconds: float
     runtime_directory: Path
+
+
+@dataclass(slots=True)
+class _Served:
+    """A session under way. ``ended``: why we end it, once we do."""
+
+    peer: PeerInfo
+    channel: Channel
+    gate: TargetGate
+    audit: AuditSink
+    ended: BlockrepError | None = None
 
 
 class Service:
@@ -61,7 +76,8 @@ class Service:
         self._authorize = authorize
         self._open_target = open_target
         self._blocking = blocking
-        self._sessions: set[asyncio.Task[None]] = set()
+        self._limiters: dict[tuple[str, str, int], RateLimiter] = {}
+        self._sessions: dict[asyncio.Task[None], _Served] = {}
 
     async def serve(self, transport: Transport) -> None:
         """Serve one connection to its end; never raises but CancelledError."""
@@ -69,45 +85,109 @@ class Service:
         if task is None:
             msg = "serve must run in a task"
             raise InternalError(msg)
-        self._sessions.add(task)
+        served = self._sessions[task] = self._prepare(transport)
+        address = transport.peer.address
         try:
-            await self._serve(transport)
+            await self._serve(served)
+        except asyncio.CancelledError:
+            # If it was us alone, whoever runs the task knows nothing of it.
+            if served.ended is None or task.uncancel() > 0:
+                raise
+            _log.warning("session of %s ended: %s", address, served.ended)
         except BlockrepError as error:
-            _log.warning("session of %s ended: %s", transport.peer.address, error)
+            _log.warning("session of %s ended: %s", address, error)
         except Exception:  # noqa: BLE001 - a defect ends one session, not the server
-            _log.exception("session of %s ended because of a defect", transport.peer.address)
+            _log.exception("session of %s ended because of a defect", address)
         finally:
-            self._sessions.discard(task)
+            del self._sessions[task]
 
-    async def _serve(self, transport: Transport) -> None:
+    def change_rules(self, authorize: Authorize, knows: Callable[[str], bool]) -> None:
+        """Let other rules hold from now on; end the sessions that they do not allow.
+
+        Args:
+            authorize: who may do what.
+            knows: whether an identity may do anything at all.
+        """
+        self._authorize = authorize
+        for served in list(self._sessions.values()):
+            if not knows(served.peer.identity) or not served.gate.still_allows():
+                self._end(served, "the server's configuration does not allow it any more")
+
+    def end_sessions(self, of: Callable[[PeerInfo], bool], what: str) -> int:
+        """End the sessions of these peers as refused, ``what`` says why; return how many."""
+        chosen = [served for served in self._sessions.values() if of(served.peer)]
+        for served in chosen:
+            self._end(served, what)
+        return len(chosen)
+
+    def _end(self, served: _Served, what: str) -> None:
+        if served.ended is not None:
+            return
+        served.ended = RefusedError(
+            what,
+            safe="what the receiver acknowledged is kept",
+            next_step="ask who administers the server",
+        )
+        served.audit("ended", {"what": what})
+        served.channel.fail(served.ended)
+        for task, other in self._sessions.items():
+            if other is served:
+                task.cancel()
+
+    def _prepare(self, transport: Transport) -> _Served:
         settings = self._settings
         peer = transport.peer
         audit = audit_for(peer)
-        async with Channel(
+        channel = Channel(
             transport,
             Side.SERVER,
             buffer_bytes=settings.buffer_bytes,
             handshake_seconds=settings.handshake_seconds,
-        ) as channel:
+        )
+        gate = TargetGate(
+            peer.address,
+            self._permit,
+            self._open_target,
+            settings.runtime_directory,
+            settings.lock_wait_seconds,
+            audit,
+            self._limiter_for,
+        )
+        return _Served(peer, channel, gate, audit)
+
+    async def _serve(self, served: _Served) -> None:
+        settings = self._settings
+        async with served.channel as channel:
             if len(self._sessions) > settings.max_sessions:
+                what = f"the server has its limit of {settings.max_sessions} sessions"
+                served.audit("refused", {"what": what})
                 raise BusyError(
-                    f"the server has its limit of {settings.max_sessions} sessions",
+                    what,
                     safe="nothing was changed",
                     next_step="try again later, or raise server.max_sessions",
                 )
-            audit("authenticated", {})
-            gate = TargetGate(
-                peer.address,
-                self._authorize,
-                self._open_target,
-                settings.runtime_directory,
-                settings.lock_wait_seconds,
-                audit,
-            )
+            served.audit("authenticated", {})
             receiver = Receiver(
-                channel, peer.identity, gate, self._blocking, settings.limits, _FEATURES, audit
+                channel,
+                served.peer.identity,
+                served.gate,
+                self._blocking,
+                settings.limits,
+                _FEATURES,
+                served.audit,
             )
             await receiver.serve()
+
+    def _permit(self, identity: str, volume: str, operation: str) -> Permission | None:
+        """Ask the rules that hold now, not those of when the session began."""
+        return self._authorize(identity, volume, operation)
+
+    def _limiter_for(self, identity: str, permission: Permission) -> RateLimiter:
+        rate = permission.rate_bytes_per_second
+        if not rate:
+            return RateLimiter(0)
+        key = (identity, permission.rule, rate)
+        return self._limiters.setdefault(key, RateLimiter(rate))
 
     async def close(self) -> None:
         """End all sessions: each tells its peer that it was interrupted."""

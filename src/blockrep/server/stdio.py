@@ -10,7 +10,8 @@ import stat
 from blockrep.config.settings import Settings
 from blockrep.errors import UsageError
 from blockrep.replication.blocking import ThreadBlocking
-from blockrep.server.graph import THREADS_PER_SESSION, service_of
+from blockrep.server.audit import use_audit_file
+from blockrep.server.graph import THREADS_PER_SESSION, audit_file_of, service_of
 from blockrep.transport.descriptors import DescriptorTransport
 from blockrep.transport.interface import PeerInfo
 
@@ -38,6 +39,7 @@ async def serve_stdio(settings: Settings, identity: str, ssh_connection: str) ->
                 next_step="push to ssh://HOST/VG/LV, or use --listen",
             )
     settings.access.check()
+    use_audit_file(audit_file_of(settings))
     words = ssh_connection.split()
     address = f"ssh from {words[0]}:{words[1]}" if len(words) == 4 else "stdio"
     session = asyncio.current_task()

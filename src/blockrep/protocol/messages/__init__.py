@@ -3,7 +3,7 @@
 ::
 
     control     HELLO, WELCOME, PING, ABORT, BYE: the connection
-    volume      OPEN, VOLUME, RELEASE: what is worked on
+    volume      OPEN, VOLUME, PRUNE, PRUNED, RELEASE: what is worked on
     comparison  COMPARE, DIGESTS, COMPARED: where two ends differ
     transfer    BEGIN, READY, DATA, ACK, COMMIT, COMMITTED: one snapshot's journey
     base        what they have in common
@@ -18,7 +18,7 @@ from blockrep.protocol.messages.codec import encode_message, message_from
 from blockrep.protocol.messages.comparison import Compare, Compared, Digests, StageRequest
 from blockrep.protocol.messages.control import Abort, Bye, Hello, Ping, Welcome
 from blockrep.protocol.messages.transfer import Ack, Begin, Commit, Committed, Data, Ready
-from blockrep.protocol.messages.volume import Open, Release, Volume
+from blockrep.protocol.messages.volume import Open, Prune, Pruned, Release, Volume
 
 __all__ = [
     "Abort",
@@ -35,6 +35,8 @@ __all__ = [
     "Message",
     "Open",
     "Ping",
+    "Prune",
+    "Pruned",
     "Ready",
     "Release",
     "StageRequest",
