@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 from blockrep.config.ssh_keys import authorized_line, read_public_key
 from blockrep.errors import ConfigurationError
 
-PRIVATE = ed25519.Ed25519PrivateKey.generate()
+# Always the same: what a test is called must not change from process to process.
+PRIVATE = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 def public(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:
