@@ -13,6 +13,7 @@ from examples import (
     LINEAGE,
     PLAN_DELTA,
     PLAN_FULL,
+    PULL,
     PUSH,
     REPLICA,
     SECOND,
@@ -117,6 +118,12 @@ def valid_messages() -> Iterable[tuple[str, Message]]:
     yield "prune to the newest", Prune(1)
     yield "prune, the largest number", Prune(top)
     yield "pruned", Pruned(2, 3)
+    yield "pull", PULL
+    yield (
+        "pull everything again, compressed",
+        replace(PULL, full=True, compress=True, max_payload_bytes=65536, window_bytes=1 << 34),
+    )
+    yield "pull and take over, smaller if need be", replace(PULL, adopt=True, shrink=True)
 
 
 def decode_only() -> Iterable[Json]:
@@ -174,7 +181,7 @@ def invalid_prefixes() -> Iterable[tuple[str, bytes, str]]:
     yield "another magic", raw_frame(15, {}, magic=b"BRP2"), "the peer does not speak the blockrep"
     yield "an unknown flag", raw_frame(15, {}, flags=1), "a frame has unknown flags 0x01"
     yield "type 00", raw_frame(0, {}), "a frame has the unknown type 0x00"
-    yield "type 14", raw_frame(0x14, {}), "a frame has the unknown type 0x14"
+    yield "type 15", raw_frame(0x15, {}), "a frame has the unknown type 0x15"
     yield "type 7f", raw_frame(0x7F, {}), "a frame has the unknown type 0x7f"
     yield "no header", raw_frame(15, {}, packed=b""), size
     yield "header too long", raw_frame(15, {}, packed=bytes(16385))[:16], size

@@ -66,6 +66,7 @@ class FrameType(IntEnum):
     BYE = 0x11
     PRUNE = 0x12
     PRUNED = 0x13
+    PULL = 0x14
 
 
 _KNOWN_TYPES: Final = frozenset(int(one) for one in FrameType)

@@ -2,7 +2,7 @@
 
 ::
 
-    control     HELLO, WELCOME, PING, ABORT, BYE: the connection
+    control     HELLO, WELCOME, PULL, PING, ABORT, BYE: the connection
     volume      OPEN, VOLUME, PRUNE, PRUNED, RELEASE: what is worked on
     comparison  COMPARE, DIGESTS, COMPARED: where two ends differ
     transfer    BEGIN, READY, DATA, ACK, COMMIT, COMMITTED: one snapshot's journey
@@ -16,7 +16,7 @@ send. Both check the same bounds.
 from blockrep.protocol.messages.base import Message
 from blockrep.protocol.messages.codec import encode_message, message_from
 from blockrep.protocol.messages.comparison import Compare, Compared, Digests, StageRequest
-from blockrep.protocol.messages.control import Abort, Bye, Hello, Ping, Welcome
+from blockrep.protocol.messages.control import Abort, Bye, Hello, Ping, Pull, Welcome
 from blockrep.protocol.messages.transfer import Ack, Begin, Commit, Committed, Data, Ready
 from blockrep.protocol.messages.volume import Open, Prune, Pruned, Release, Volume
 
@@ -37,6 +37,7 @@ __all__ = [
     "Ping",
     "Prune",
     "Pruned",
+    "Pull",
     "Ready",
     "Release",
     "StageRequest",
