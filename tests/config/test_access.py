@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from blockrep.config.access import OPERATIONS, AccessPolicy, TargetRule, check_pattern
 from blockrep.model.names import VolumeName
+from blockrep.storage.image.sidecar import DIRECTORY_NAME
+from blockrep.storage.lvm.tags import Role, lv_name
 
 IMAGES = Path("/srv/images")
 OPEN = AccessPolicy(None, IMAGES)
@@ -175,6 +177,39 @@ def test_the_folder_itself_may_be_behind_a_link(tmp_path: Path) -> None:
     (tmp_path / "images").symlink_to(tmp_path / "real")
     policy = AccessPolicy(None, tmp_path / "images")
     assert policy.permit("origin", "./a.img", "push") is not None
+
+
+def own_names() -> list[str]:
+    lvs = [lv_name(role, "a" * 32, 7, "b" * 32) for role in (Role.SOURCE, Role.STAGING, Role.GOOD)]
+    paths = [
+        f"{DIRECTORY_NAME}/x.img/target/{'c' * 32}.img",
+        f"deep/{DIRECTORY_NAME}/x",
+        DIRECTORY_NAME,
+    ]
+    return [f"vgreplica/{lv}" for lv in lvs] + [f"/srv/images/{path}" for path in paths]
+
+
+@pytest.mark.parametrize("name", own_names())
+def test_what_blockrep_keeps_for_itself_is_nobodys_target(name: str) -> None:
+    policy = AccessPolicy(
+        {
+            "a": (
+                TargetRule("vgreplica/*", "vgreplica/*"),
+                TargetRule("/srv/images/*", "/srv/images/*"),
+            )
+        },
+        None,
+    )
+    for operation in OPERATIONS:
+        assert OPEN.authorize("a", name, operation) is None
+        assert policy.authorize("a", name, operation) is None
+    with pytest.raises(ValueError, match="keeps for itself"):
+        check_pattern(name)
+
+
+def test_names_that_only_look_like_ours_are_targets() -> None:
+    for name in ("vg/br_data", "vg/br_g", "br_g_x/lv", "/srv/images/a.blockrep"):
+        assert OPEN.authorize("a", name, "push") is not None, name
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,11 @@ OPERATIONS: Final = ("push", "verify", "list", "pull", "prune")
 DEFAULT_OPERATIONS: Final = ("push", "verify", "list")
 DEFAULT_KEEP: Final = 3
 
+# What blockrep keeps for itself: snapshots and staging volumes of LVM, the folder beside images.
+# Whoever could name them would have another client's snapshots, or write to a good one.
+_OWN_LV: Final = re.compile(r"br_[gst]_.*")
+_OWN_FOLDER: Final = ".blockrep"
+
 
 @dataclass(frozen=True, slots=True)
 class TargetRule:
@@ -171,6 +176,9 @@ def check_pattern(text: str) -> str:
     if not volume.is_lvm and (".." in PurePosixPath(text).parts or not text.startswith("/")):
         msg = f"{text[:80]!r} is not an absolute path without .."
         raise ValueError(msg)
+    if _is_own(volume):
+        msg = f"{text[:80]!r} is what blockrep keeps for itself"
+        raise ValueError(msg)
     if not volume.is_lvm and "*" in PurePosixPath(text).parent.as_posix():
         msg = f"{text[:80]!r} has a * that is not in its last part"
         raise ValueError(msg)
@@ -204,12 +212,18 @@ def _apply(rule: TargetRule, requested: str) -> Grant | None:
 
 
 def _parse(text: str) -> VolumeName | None:
-    """Parse a volume; a path with ``..`` is none."""
+    """Parse a volume; a path with ``..`` is none, nor is what blockrep keeps for itself."""
     try:
         volume = parse_volume(text)
     except ValueError:
         return None
-    return None if ".." in PurePosixPath(volume.path).parts else volume
+    return None if ".." in PurePosixPath(volume.path).parts or _is_own(volume) else volume
+
+
+def _is_own(volume: VolumeName) -> bool:
+    if volume.is_lvm:
+        return _OWN_LV.fullmatch(volume.lv) is not None
+    return _OWN_FOLDER in PurePosixPath(volume.path).parts
 
 
 def _stays_beneath(path: Path, folder: Path) -> bool:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Final, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 from blockrep import __version__
 from blockrep.errors import BlockrepError, InternalError, ProtocolError, RefusedError
@@ -50,8 +50,6 @@ _log = logging.getLogger("blockrep.receiver")
 
 AuditSink = Callable[[str, dict[str, object]], None]
 """Told (event, fields): refused, committed, deleted, forced. Called from any thread."""
-
-_MAY_BE_SMALLER: Final = "raise the limit in the server's configuration, or push a smaller volume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +238,7 @@ class Receiver:
             self._refuse(
                 request,
                 f"the source has {size_bytes} bytes, more than the quota of {access.quota_bytes}",
-                _MAY_BE_SMALLER,
+                "raise quota_bytes in the server's configuration, or push a smaller volume",
             )
 
     def _refuse(self, request: Open, what: str, next_step: str) -> NoReturn:
