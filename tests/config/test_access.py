@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockrep.config.access import OPERATIONS, AccessPolicy, TargetRule, check_pattern
+from blockrep.config.access import (
+    DEFAULT_OPERATIONS,
+    OPERATIONS,
+    AccessPolicy,
+    TargetRule,
+    check_pattern,
+)
 from blockrep.model.names import VolumeName
 from blockrep.storage.image.sidecar import DIRECTORY_NAME
 from blockrep.storage.lvm.tags import Role, lv_name
@@ -24,7 +30,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", DEFAULT_OPERATIONS)
 def test_without_rules_any_client_has_the_logical_volumes(operation: str) -> None:
     grant = OPEN.permit("origin", "vgreplica/thinv_replica", operation)
     assert grant is not None
@@ -32,6 +38,12 @@ def test_without_rules_any_client_has_the_logical_volumes(operation: str) -> Non
     assert grant.create
     assert grant.adopt
     assert grant.keep == 3
+
+
+@pytest.mark.parametrize("operation", sorted(set(OPERATIONS) - set(DEFAULT_OPERATIONS)))
+def test_reading_and_dropping_need_a_rule(operation: str) -> None:
+    # There is nothing like --adopt that would protect what was never blockrep's.
+    assert OPEN.permit("origin", "vgreplica/thinv_replica", operation) is None
 
 
 def test_without_rules_paths_need_an_image_directory() -> None:

@@ -43,6 +43,16 @@ class Site:
         return self.images / "replica.img"
 
     @property
+    def server_source(self) -> Path:
+        """What is pulled: a volume of the server's host."""
+        return self.images / "source.img"
+
+    @property
+    def local_replica(self) -> Path:
+        """What is pulled to."""
+        return self.folder / "local" / "replica.img"
+
+    @property
     def target(self) -> str:
         return f"{self.url or f'tls://localhost:{self.port}'}/{self.replica}"
 
@@ -141,6 +151,7 @@ def site(tmp_path: Path) -> Site:
     issue(authority, "origin", [Role.CLIENT])
     site = Site(tmp_path)
     site.images.mkdir()
+    site.local_replica.parent.mkdir()
     site.give_certificates("server", authority, "localhost")
     site.give_certificates("client", authority, "origin")
     site.config("client").write_text(

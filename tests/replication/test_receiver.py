@@ -114,6 +114,7 @@ async def test_every_line_of_a_transfer_names_volume_and_id(
 
 
 RULE = TargetRule("vg/a", "vg/a", frozenset(OPERATIONS), keep=9, keep_min=2)
+LAVISH = TargetRule("vg/a", "vg/a", frozenset(OPERATIONS))
 
 
 async def five_pushes(server: MemoryServer) -> None:
@@ -161,7 +162,7 @@ def test_the_newest_stays_whatever_is_asked_and_a_volume_without_any_is_no_error
     caplog.set_level("INFO", "blockrep.audit")
 
     async def scenario() -> None:
-        server = MemoryServer(tmp_path, AccessPolicy(None, None))
+        server = MemoryServer(tmp_path, AccessPolicy({"alpha": (LAVISH,)}, None))
         assert await server.run("alpha", "prune", "vg/a", keep=1) == Pruned(0, 0)
         await five_pushes(server)
         assert [line["operation"] for line in recorded(caplog, "deleted")] == ["push"] * 2
@@ -195,7 +196,7 @@ def test_what_an_unfinished_transfer_starts_from_stays(tmp_path: Path) -> None:
 
 def test_a_prune_may_be_repeated_in_one_session_and_ends_by_release(tmp_path: Path) -> None:
     async def scenario() -> None:
-        server = MemoryServer(tmp_path, AccessPolicy(None, None))
+        server = MemoryServer(tmp_path, AccessPolicy({"alpha": (LAVISH,)}, None))
         for number in range(3):
             server.write(0, bytes([number + 1]) * 4096)
             await server.run("alpha", "push", "vg/a")

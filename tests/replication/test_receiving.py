@@ -11,7 +11,7 @@ from blockrep.protocol.chain import advance_chain
 from blockrep.protocol.messages import Ack, Commit, Data, Message
 from blockrep.replication.channel import Channel
 from blockrep.replication.pacing import RateLimiter
-from blockrep.replication.receiving import StreamReceiver
+from blockrep.replication.receiving import StreamReceiver, Tally
 from support.journal import CHAIN, ID, SIZE, JournalStaging, data_message
 from support.sessions import connected, start_stream
 from support.virtual_time import InlineBlocking, run_virtual
@@ -27,7 +27,8 @@ def receiver_of(
     server: Channel, staging: JournalStaging, bytes_per_second: int = 0
 ) -> StreamReceiver:
     limiter = RateLimiter(bytes_per_second)
-    return StreamReceiver(server, InlineBlocking(), staging, SIZE, 8 * BLOCK, None, limiter)
+    tally = Tally(SIZE, lambda _event: None)
+    return StreamReceiver(server, InlineBlocking(), staging, SIZE, 8 * BLOCK, None, limiter, tally)
 
 
 def chain_of(sent: list[Data]) -> bytes:

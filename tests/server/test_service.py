@@ -21,7 +21,7 @@ from blockrep.replication.channel import Channel
 from blockrep.replication.receiver import ReceiverLimits
 from blockrep.server.gate import Permission
 from blockrep.server.service import Service, ServiceSettings
-from blockrep.storage.interface import TargetVolume
+from blockrep.storage.interface import SourceVolume, TargetVolume
 from blockrep.transport.memory import MemoryTransport, memory_pair
 from support.hosts import MIB, Allowed, Hosts
 from support.memory_server import MemoryServer
@@ -29,13 +29,24 @@ from support.virtual_time import InlineBlocking, run_virtual
 
 LIMITS = ReceiverLimits(65536, 4 * 65536, 5, 30)
 
+_OPENERS = (
+    lambda _name: cast("TargetVolume", None),
+    lambda _name: cast("SourceVolume", None),
+)
+
 
 def service(tmp_path: Path, max_sessions: int = 2) -> Service:
     def authorize(_identity: str, _volume: str, _operation: str) -> Permission | None:
         raise ZeroDivisionError
 
     settings = ServiceSettings(LIMITS, max_sessions, 1 << 23, 10, 1, tmp_path)
-    return Service(settings, authorize, lambda _name: cast("TargetVolume", None), InlineBlocking())
+    return Service(
+        settings,
+        authorize,
+        lambda _name: cast("TargetVolume", None),
+        lambda _name: cast("SourceVolume", None),
+        InlineBlocking(),
+    )
 
 
 def test_a_defect_ends_one_session_and_is_logged(

@@ -127,6 +127,7 @@ class Hosts:
                 self.allowed
                 or (lambda _identity, volume, _operation: Allowed(VolumeName(path=volume))),
                 lambda name: open_target(name, self._settings("server")),
+                lambda name: open_source(name, self._settings("server")),
                 server_blocking,
             )
 
@@ -139,6 +140,7 @@ class Hosts:
             try:
                 yield ClientContext(
                     open_source=lambda name: open_source(name, self._settings("client")),
+                    open_target=lambda name: open_target(name, self._settings("client")),
                     connect=connect,
                     blocking=blocking,
                     runtime_directory=self.folder / "client-run",

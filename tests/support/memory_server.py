@@ -48,11 +48,17 @@ class MemoryServer:
         self.opened: list[str] = []
         self._serving: set[asyncio.Task[None]] = set()
         settings = ServiceSettings(_LIMITS, 8, 1 << 23, 10, 1, folder / "run")
-        self.service = Service(settings, policy.permit, self._open, InlineBlocking())
+        self.service = Service(
+            settings, policy.permit, self._open, self._open_source, InlineBlocking()
+        )
 
     def _open(self, name: VolumeName) -> MemoryTarget:
         self.opened.append(str(name))
         return MemoryTarget(self.replica, str(name))
+
+    def _open_source(self, name: VolumeName) -> MemorySource:
+        self.opened.append(str(name))
+        return MemorySource(self.replica, str(name))
 
     def change_rules(self, policy: AccessPolicy) -> None:
         self.service.change_rules(policy.permit, policy.knows)
@@ -107,6 +113,7 @@ class MemoryServer:
             return self.dial(identity)
 
         return ClientContext(
+            open_target=lambda name: MemoryTarget(self.origin, str(name)),
             open_source=lambda _name: MemorySource(self.origin, "disk"),
             connect=connect,
             blocking=InlineBlocking(),

@@ -35,6 +35,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"blockrep {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_push(commands)
+    _add_pull(commands)
     _add_verify(commands)
     _add_list(commands)
     _add_prune(commands)
@@ -100,6 +101,25 @@ def _add_push(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="take over a volume that exists: compare, send what differs, overwrite it",
     )
     mode.add_argument("--full", action="store_true", help="send everything that is allocated")
+    parser.add_argument("--shrink", action="store_true", help="allow the replica to become smaller")
+    _add_ssh(parser)
+    _add_output(parser)
+
+
+def _add_pull(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "pull", "bring a replica here to the content of a volume there")
+    parser.add_argument("source", metavar="HOST:VOLUME", help="as TARGET of a push")
+    parser.add_argument("target", metavar="TARGET", help="VG/LV or path on this host")
+    parser.add_argument("--compress", action="store_true", help="have it compressed with zstd")
+    parser.add_argument("--bwlimit", metavar="RATE", help="bytes a second at most, such as 50M")
+    parser.add_argument(
+        "--keep", type=int, default=3, metavar="N", help="good snapshots to retain, default 3"
+    )
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--adopt", action="store_true", help="take over a volume that exists, overwrite it"
+    )
+    mode.add_argument("--full", action="store_true", help="have everything sent again")
     parser.add_argument("--shrink", action="store_true", help="allow the replica to become smaller")
     _add_ssh(parser)
     _add_output(parser)

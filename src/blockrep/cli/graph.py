@@ -14,7 +14,7 @@ from blockrep.config.identity import find_files
 from blockrep.config.settings import Settings
 from blockrep.model.names import Target
 from blockrep.replication.blocking import ThreadBlocking
-from blockrep.storage.factory import open_source
+from blockrep.storage.factory import open_source, open_target
 from blockrep.transport.interface import Transport
 from blockrep.transport.tls import connect
 from blockrep.transport.tls_context import client_context
@@ -59,6 +59,7 @@ def client_graph(settings: Settings) -> Iterator[ClientContext]:
     with ThreadBlocking(_THREADS) as blocking:
         yield ClientContext(
             open_source=lambda name: open_source(name, settings.storage),
+            open_target=lambda name: open_target(name, settings.storage),
             connect=connect_any,
             blocking=blocking,
             runtime_directory=settings.storage.runtime_directory,

@@ -20,7 +20,7 @@ from blockrep.config.values import parse_listening_address, parse_size
 from blockrep.errors import InterruptedByUserError, UsageError
 from blockrep.model.names import Target, VolumeName, parse_target, parse_volume
 
-__all__ = ["rate_of", "run_operation", "settings_of", "source_of", "target_of"]
+__all__ = ["rate_of", "run_operation", "settings_of", "source_of", "target_of", "volume_of"]
 
 T = TypeVar("T")
 
@@ -76,10 +76,15 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 def source_of(options: argparse.Namespace) -> VolumeName:
     """Return the source. Raises UsageError."""
+    return volume_of(options.source, "SOURCE")
+
+
+def volume_of(text: str, what: str) -> VolumeName:
+    """Return a volume of this host; ``what`` is its name in the usage. Raises UsageError."""
     try:
-        return parse_volume(options.source)
+        return parse_volume(text)
     except ValueError as error:
-        raise UsageError(str(error), next_step="SOURCE is VG/LV or a path") from error
+        raise UsageError(str(error), next_step=f"{what} is VG/LV or a path") from error
 
 
 def target_of(text: str, settings: Settings) -> Target:

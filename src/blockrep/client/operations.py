@@ -21,7 +21,7 @@ from blockrep.replication import events
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.describe import replica_from
 from blockrep.replication.sender import DryRun, Pusher, PushOptions, Transfer, Verification
-from blockrep.storage.interface import SourceVolume
+from blockrep.storage.interface import SourceVolume, TargetVolume
 from blockrep.storage.locks import VolumeLock
 from blockrep.transport.interface import Transport
 
@@ -43,6 +43,7 @@ class ClientContext:
 
     Attributes:
         open_source: opens a volume of this host.
+        open_target: opens a replica of this host.
         connect: returns an established transport to a target's host.
         blocking: where storage calls run.
         runtime_directory: for locks.
@@ -51,6 +52,7 @@ class ClientContext:
     """
 
     open_source: Callable[[VolumeName], SourceVolume]
+    open_target: Callable[[VolumeName], TargetVolume]
     connect: Callable[[Target], Awaitable[Transport]]
     blocking: Blocking
     runtime_directory: Path

@@ -113,7 +113,7 @@ class AccessPolicy:
         if not identity or operation not in OPERATIONS:
             return None
         if self.clients is None:
-            return self._authorize_anyone(requested)
+            return self._authorize_anyone(requested) if operation in DEFAULT_OPERATIONS else None
         for rule in self.clients.get(identity, ()):
             if operation in rule.operations and (grant := _apply(rule, requested)) is not None:
                 return grant

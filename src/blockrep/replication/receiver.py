@@ -1,6 +1,6 @@
-"""The server's half of a session: answers OPEN, COMPARE, PRUNE and BEGIN, receives transfers.
+"""The receiver's half of a session: answers OPEN, COMPARE and BEGIN, receives and commits.
 
-Commits them.
+It is the server's half or, after PULL, the client's.
 """
 
 from __future__ import annotations
@@ -29,18 +29,20 @@ from blockrep.protocol.messages import (
     Open,
     Prune,
     Pruned,
+    Pull,
     Ready,
     Release,
     StageRequest,
     Welcome,
 )
+from blockrep.replication import events
 from blockrep.replication.blocking import Blocking, opened
 from blockrep.replication.channel import Channel
 from blockrep.replication.comparing import digest_blocks
 from blockrep.replication.describe import volume_from
 from blockrep.replication.digest_exchange import send_digests
 from blockrep.replication.pacing import RateLimiter
-from blockrep.replication.receiving import StreamReceiver
+from blockrep.replication.receiving import StreamReceiver, Tally
 from blockrep.replication.writing import Decompressor
 from blockrep.storage.interface import BeginRequest, SnapshotReader, Staging, TargetVolume
 
@@ -61,6 +63,9 @@ class Access:
         keep_min: good snapshots that a prune leaves.
         quota_bytes: largest size of what is pushed; 0: any.
         limiter: what arrives waits for it.
+        may_replace: all content may be given up for a full transfer, although there are good
+            snapshots.
+        may_shrink: the replica may become smaller.
     """
 
     target: TargetVolume
@@ -70,6 +75,8 @@ class Access:
     keep_min: int
     quota_bytes: int
     limiter: RateLimiter
+    may_replace: bool = True
+    may_shrink: bool = True
 
 
 class VolumeGate(Protocol):
@@ -105,6 +112,7 @@ class Receiver:
         limits: announced to the client.
         features: what this server offers (``zstd``).
         audit: told what must be on record.
+        sink: told how a transfer gets on; None: nobody.
     """
 
     def __init__(
@@ -116,8 +124,10 @@ class Receiver:
         limits: ReceiverLimits,
         features: tuple[str, ...],
         audit: AuditSink,
+        sink: events.EventSink | None = None,
     ) -> None:
         self._channel = channel
+        self._sink = sink or (lambda _event: None)
         self._identity = identity
         self._gate = gate
         self._blocking = blocking
@@ -126,21 +136,30 @@ class Receiver:
         self._agreed: tuple[str, ...] = ()
         self._audit = audit
 
-    async def serve(self) -> None:
-        """Answer until the client says BYE.
+    async def serve(self) -> Pull | None:
+        """Greet, and answer until the client says BYE, or PULL, which is returned.
 
         Raises BlockrepError for whatever ends the session early.
         """
         await self._greet()
+        return await self.answer()
+
+    async def answer(self) -> Pull | None:
+        """Answer in a session that is established, as :meth:`serve`."""
+        limits = self._channel.session.limits
+        assert limits is not None, "it is established"
+        self._agreed = limits.features
         while True:
             message = await self._channel.receive_any()
             if isinstance(message, Bye):
-                return
+                return None
+            if isinstance(message, Pull):
+                return message
             if not isinstance(message, Open):
                 msg = f"{message.TYPE.name} passed the state machine but has no meaning here"
                 raise InternalError(msg)
             if not await self._serve_volume(message):
-                return
+                return None
 
     async def _greet(self) -> None:
         hello = await self._channel.receive(Hello)
@@ -151,11 +170,11 @@ class Receiver:
                 safe="nothing was changed",
                 next_step="install the same version of blockrep on both hosts",
             )
-        self._agreed = tuple(feature for feature in self._features if feature in hello.features)
+        agreed = tuple(feature for feature in self._features if feature in hello.features)
         await self._channel.send(
             Welcome(
                 version=PROTOCOL_VERSION,
-                features=self._agreed,
+                features=agreed,
                 software=f"blockrep {__version__}",
                 identity=self._identity,
                 max_payload_bytes=self._limits.max_payload_bytes,
@@ -196,7 +215,10 @@ class Receiver:
                     replica = await self._prune_to(message.keep, request, access, replica)
                 elif isinstance(message, Begin):
                     self._check_allowed(request, access, replica, message.mode, message.size_bytes)
+                    if message.allow_shrink and not access.may_shrink:
+                        self._refuse(request, "the replica may not become smaller", "--shrink")
                     self._record_force(request, replica, message)
+                    self._report(message, replica)
                     staging = await self._begin(message, access, adopting, stack)
                     await self._receive(request, message, access, staging)
                     return True
@@ -234,6 +256,12 @@ class Receiver:
                 "this client may not adopt volumes",
                 "allow adopt in the server's configuration",
             )
+        if mode == "full" and replica.snapshots and not access.may_replace:
+            self._refuse(
+                request,
+                "everything would be sent again, and that was not asked for",
+                "to have all of it sent again: --full",
+            )
         if access.quota_bytes and size_bytes > access.quota_bytes:
             self._refuse(
                 request,
@@ -255,6 +283,19 @@ class Receiver:
             newest = replica.snapshots[-1].id if replica.snapshots else ""
             fields = {"volume": request.volume, "id": message.snapshot_id, "newest": newest}
             self._audit("forced", {**fields, "mode": message.mode, "shrinks": shrinks})
+
+    def _report(self, message: Begin, replica: Replica) -> None:
+        reason = "the other host sends"
+        self._sink(events.Decided(message.mode, message.base_id, reason))
+        self._sink(
+            events.Planned(
+                message.extent_count,
+                message.data_bytes,
+                message.discard_bytes,
+                message.new_chunks,
+                replica.space.chunk_bytes,
+            )
+        )
 
     # What is done.
 
@@ -318,6 +359,7 @@ class Receiver:
             self._limits.window_bytes,
             self._decompressor(),
             access.limiter,
+            Tally(message.data_bytes + message.discard_bytes, self._sink),
         )
         commit = await receiver.receive_all()
         if commit.snapshot_id != message.snapshot_id:
@@ -334,6 +376,11 @@ class Receiver:
         snapshot = await self._blocking.run(commit_on_record)
         pruned = await self._retain(request, access)
         await self._channel.send(Committed(snapshot.id, digest, snapshot.name, pruned))
+        self._sink(
+            events.Committed(
+                snapshot.id, snapshot.name, digest.hex(), receiver.tally.wire_bytes, pruned
+            )
+        )
 
     async def _retain(self, request: Open, access: Access) -> int:
         """Drop good snapshots beyond what is kept; the transfer stands even if that fails."""

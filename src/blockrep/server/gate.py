@@ -12,8 +12,9 @@ from typing import Protocol
 from blockrep.errors import BusyError, RefusedError
 from blockrep.model.names import VolumeName
 from blockrep.replication.pacing import RateLimiter
+from blockrep.replication.pulling import SourceAccess
 from blockrep.replication.receiver import Access, AuditSink
-from blockrep.storage.interface import TargetVolume
+from blockrep.storage.interface import SourceVolume, TargetVolume
 from blockrep.storage.locks import VolumeLock
 
 __all__ = ["Authorize", "Permission", "TargetGate"]
@@ -76,6 +77,7 @@ class TargetGate:
             may take to be found dead.
         audit: told refusals.
         limiter_for: returns what sessions of an identity under the same rule share.
+        open_source: opens a volume of this host to be pulled.
     """
 
     def __init__(
@@ -87,7 +89,9 @@ class TargetGate:
         wait_seconds: float,
         audit: AuditSink,
         limiter_for: Callable[[str, Permission], RateLimiter],
+        open_source: Callable[[VolumeName], SourceVolume],
     ) -> None:
+        self._open_source = open_source
         self._address = address
         self._authorize = authorize
         self._open_target = open_target
@@ -108,6 +112,34 @@ class TargetGate:
     @contextlib.asynccontextmanager
     async def open(self, identity: str, volume: str, operation: str) -> AsyncIterator[Access]:
         """See :class:`blockrep.replication.receiver.VolumeGate`."""
+        async with self._held(identity, volume, operation, "target {}") as permission:
+            yield Access(
+                self._open_target(permission.volume),
+                permission.create,
+                permission.adopt,
+                permission.keep,
+                permission.keep_min,
+                permission.quota_bytes,
+                self._limiter_for(identity, permission),
+            )
+
+    @contextlib.asynccontextmanager
+    async def open_source(
+        self, identity: str, volume: str, target: str
+    ) -> AsyncIterator[SourceAccess]:
+        """See :class:`blockrep.replication.pulling.SourceGate`."""
+        # The key of a push from this host: braces of the target's are not ours to fill in.
+        key = "source {} to " + target.replace("{", "{{").replace("}", "}}")
+        async with self._held(identity, volume, "pull", key) as permission:
+            yield SourceAccess(
+                self._open_source(permission.volume), permission.rate_bytes_per_second
+            )
+
+    @contextlib.asynccontextmanager
+    async def _held(
+        self, identity: str, volume: str, operation: str, key: str
+    ) -> AsyncIterator[Permission]:
+        """Ask the rules, then hold the lock that ``key`` with the volume's name in it is for."""
         permission = self._authorize(identity, volume, operation)
         if permission is None:
             self._audit("refused", {"volume": volume, "operation": operation})
@@ -121,17 +153,9 @@ class TargetGate:
         holder = f"{operation} by {identity} from {self._address} since {since}"
         self._opened, self._opened_volume = (identity, volume, operation), permission.volume
         try:
-            lock = await self._acquire(f"target {permission.volume}", holder)
+            lock = await self._acquire(key.format(permission.volume), holder)
             try:
-                yield Access(
-                    self._open_target(permission.volume),
-                    permission.create,
-                    permission.adopt,
-                    permission.keep,
-                    permission.keep_min,
-                    permission.quota_bytes,
-                    self._limiter_for(identity, permission),
-                )
+                yield permission
             finally:
                 lock.release()
         finally:

@@ -7,7 +7,7 @@ from blockrep.replication.blocking import Blocking
 from blockrep.replication.receiver import ReceiverLimits
 from blockrep.server.audit import AuditFile
 from blockrep.server.service import Service, ServiceSettings
-from blockrep.storage.factory import open_target
+from blockrep.storage.factory import open_source, open_target
 
 __all__ = ["THREADS_PER_SESSION", "audit_file_of", "service_of"]
 
@@ -36,6 +36,7 @@ def service_of(settings: Settings, blocking: Blocking) -> Service:
         ),
         settings.access.permit,
         lambda name: open_target(name, settings.storage),
+        lambda name: open_source(name, settings.storage),
         blocking,
     )
 

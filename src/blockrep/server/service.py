@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,11 @@ from blockrep.protocol.transitions import Side
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.channel import Channel
 from blockrep.replication.pacing import RateLimiter
+from blockrep.replication.pulling import serve_pull
 from blockrep.replication.receiver import AuditSink, Receiver, ReceiverLimits
 from blockrep.server.audit import audit_for
 from blockrep.server.gate import Authorize, Permission, TargetGate
-from blockrep.storage.interface import TargetVolume
+from blockrep.storage.interface import SourceVolume, TargetVolume
 from blockrep.transport.interface import PeerInfo, Transport
 
 __all__ = ["Service", "ServiceSettings"]
@@ -62,7 +64,9 @@ class Service:
         settings: bounds.
         authorize: who may do what.
         open_target: opens a volume of this host.
+        open_source: opens a volume of this host to be pulled.
         blocking: where storage calls run.
+        now_seconds: the wall clock, seconds since the epoch.
     """
 
     def __init__(
@@ -70,8 +74,12 @@ class Service:
         settings: ServiceSettings,
         authorize: Authorize,
         open_target: Callable[[VolumeName], TargetVolume],
+        open_source: Callable[[VolumeName], SourceVolume],
         blocking: Blocking,
+        now_seconds: Callable[[], int] = lambda: int(time.time()),
     ) -> None:
+        self._open_source = open_source
+        self._now_seconds = now_seconds
         self._settings = settings
         self._authorize = authorize
         self._open_target = open_target
@@ -152,6 +160,7 @@ class Service:
             settings.lock_wait_seconds,
             audit,
             self._limiter_for,
+            self._open_source,
         )
         return _Served(peer, channel, gate, audit)
 
@@ -176,7 +185,17 @@ class Service:
                 _FEATURES,
                 served.audit,
             )
-            await receiver.serve()
+            pull = await receiver.serve()
+            if pull is not None:
+                await serve_pull(
+                    channel,
+                    pull,
+                    served.peer.identity,
+                    served.gate,
+                    self._blocking,
+                    served.audit,
+                    self._now_seconds,
+                )
 
     def _permit(self, identity: str, volume: str, operation: str) -> Permission | None:
         """Ask the rules that hold now, not those of when the session began."""
