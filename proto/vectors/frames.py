@@ -252,6 +252,8 @@ def invalid_keys() -> Iterable[tuple[str, bytes, str]]:
     yield "staging", changed(ABSENT, staging=[]), "VOLUME: key 'staging': not a map"
     yield "in it", changed(ABSENT, staging={"identity": ""}), "VOLUME: key 'staging': key 'lineage'"
     yield "95 bytes", changed(ABSENT, bytes(95)), "VOLUME: the payload is not"
+    yield "pull full and adopt", changed(PULL, full=True, adopt=True), "PULL: keys 'full' and"
+    yield "pull small window", changed(PULL, window=2097151), "PULL: key 'window': less than 4"
     yield "keep 0", changed(Prune(1), keep=0), "PRUNE: key 'keep': not an integer from 1"
     yield "kept", changed(Pruned(1, 1), kept=-1), "PRUNED: key 'kept': not an integer from 0"
     yield "record", changed(ABSENT, b"\xff" * 96), "VOLUME: a snapshot record has a number above"
