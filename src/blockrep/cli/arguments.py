@@ -41,6 +41,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_prune(commands)
     _add_delta(commands)
     _add_certs(commands)
+    _add_peer(commands)
     _add_authorize(commands)
     _add_demo(commands)
     return parser.parse_args(arguments)
@@ -60,6 +61,13 @@ def _command(
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML)")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     return parser
+
+
+def _add_common(action: argparse.ArgumentParser) -> None:
+    """Take the command's options after the action's name, too."""
+    unset = argparse.SUPPRESS
+    action.add_argument("--config", type=Path, metavar="FILE", default=unset, help=unset)
+    action.add_argument("--debug", action="store_true", default=unset, help=unset)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -174,9 +182,20 @@ def _add_certs(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--host", action="append", default=[], metavar="NAME|ADDRESS", help="as clients call it"
     )
     issue.add_argument("--days", type=int, metavar="N", help="how long it is valid")
+    renew = actions.add_parser(
+        "renew", help="replace a certificate by one that ends later", allow_abbrev=False
+    )
+    renew.add_argument("name", metavar="NAME")
+    renew.add_argument("--days", type=int, metavar="N", help="how long it is valid")
+    renew.add_argument("--new-key", action="store_true", help="make a new key, too")
+    revoke = actions.add_parser(
+        "revoke", help="have certificates not trusted any more", allow_abbrev=False
+    )
+    revoke.add_argument("name", metavar="NAME|FILE", help="a host, or one certificate")
     show = actions.add_parser("show", help="say what a certificate says", allow_abbrev=False)
     show.add_argument("file", nargs="*", type=Path, metavar="FILE", help="default: all here")
-    for action in (initialise, issue, show):
+    for action in (initialise, issue, renew, revoke, show):
+        _add_common(action)
         action.add_argument(
             "--directory", type=Path, metavar="DIR", help="default: certs beside the configuration"
         )
@@ -204,6 +223,31 @@ def _add_authorize(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="print the section for the server's configuration, instead of the line for "
         "authorized_keys",
     )
+
+
+def _add_peer(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "peer", "get certificates without copying files")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    invite = actions.add_parser(
+        "invite", help="on the server: print a one-time token for a client", allow_abbrev=False
+    )
+    invite.add_argument("name", metavar="NAME", help="the client's identity")
+    invite.add_argument(
+        "--host", metavar="HOST[:PORT]", help="where the client reaches this server"
+    )
+    invite.add_argument("--minutes", type=int, default=10, metavar="N", help="default 10")
+    invite.add_argument("--days", type=int, default=90, metavar="N", help="of the certificate")
+    join = actions.add_parser("join", help="on the client: use a token", allow_abbrev=False)
+    join.add_argument("token", metavar="TOKEN", help="- reads it from standard input")
+    renew = actions.add_parser(
+        "renew", help="on the client: have the certificate renewed", allow_abbrev=False
+    )
+    renew.add_argument("server", metavar="HOST[:PORT]")
+    for action in (invite, join, renew):
+        _add_common(action)
+        action.add_argument(
+            "--directory", type=Path, metavar="DIR", help="default: certs beside the configuration"
+        )
 
 
 def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -11,9 +11,17 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from blockrep.certificates.expiry import expiry_warnings
-from blockrep.certificates.naming import Role
+from blockrep.certificates.invitations import Invitations
+from blockrep.certificates.naming import (
+    AUTHORITY_CERTIFICATE,
+    AUTHORITY_KEY,
+    AUTHORITY_REVOCATIONS,
+    Role,
+)
+from blockrep.certificates.revocation import serials_on
 from blockrep.config.identity import find_files
 from blockrep.config.settings import Settings
 from blockrep.config.values import Address, LocalAddress
@@ -21,12 +29,13 @@ from blockrep.errors import BlockrepError
 from blockrep.replication.blocking import ThreadBlocking
 from blockrep.server.audit import audit_for, use_audit_file
 from blockrep.server.graph import THREADS_PER_SESSION, audit_file_of, service_of
-from blockrep.server.reload import reload
+from blockrep.server.joining import JoinDesk
+from blockrep.server.reload import reload, watch_file
 from blockrep.server.service import Service
 from blockrep.transport.interface import PeerInfo
 from blockrep.transport.local import LocalListener
-from blockrep.transport.tls_context import server_context
-from blockrep.transport.tls_listener import TlsListener
+from blockrep.transport.tls_context import join_context, server_context
+from blockrep.transport.tls_listener import Joins, TlsListener
 
 __all__ = ["inherited_sockets", "serve_listening"]
 
@@ -78,6 +87,7 @@ async def serve_listening(
     with ThreadBlocking(THREADS_PER_SESSION * settings.server.max_sessions) as blocking:
         service = service_of(settings, blocking)
         listeners: list[TlsListener | LocalListener] = []
+        watching: asyncio.Task[None] | None = None
         try:
             for path, sock in local:
                 listeners.append(await _listen_locally(path, service, sock))
@@ -87,10 +97,14 @@ async def serve_listening(
                 tls = await _listen_tls(settings, service, remote, adopted)
                 listeners.append(tls)
             prepare = functools.partial(_prepare_reload, load, service, tls)
-            loop.add_signal_handler(signal.SIGHUP, reload, prepare, audit_for(PeerInfo("", "", "")))
+            record = audit_for(PeerInfo("", "", ""))
+            loop.add_signal_handler(signal.SIGHUP, reload, prepare, record)
+            watching = asyncio.create_task(watch_file(_revocations(settings), prepare, record))
             await stopped.wait()
             _log.info("stopping: sessions are told, what they made durable is kept")
         finally:
+            if watching is not None:
+                watching.cancel()
             for listener in listeners:
                 await listener.close()
     return 0
@@ -111,6 +125,7 @@ async def _listen_tls(
     listener = TlsListener(
         _tls_context(settings),
         service.serve,
+        joins=_joins(settings),
         refused=_tell_refused,
         max_unauthenticated=settings.server.max_unauthenticated,
         handshake_seconds=settings.server.handshake_seconds,
@@ -131,14 +146,34 @@ def _prepare_reload(
     fresh.access.check()
     context = None if tls is None else _tls_context(fresh)
     audit_file = audit_file_of(fresh)
+    revoked = serials_on(_revocations(fresh))
 
     def apply() -> None:
         use_audit_file(audit_file)
         if tls is not None and context is not None:
             tls.use(context)
         service.change_rules(fresh.access.permit, fresh.access.knows)
+        service.end_sessions(
+            lambda peer: peer.serial in revoked, "the client's certificate was revoked"
+        )
 
     return apply
+
+
+def _revocations(settings: Settings) -> Path:
+    """Return where the authority's list is, or would be."""
+    ca = settings.tls.ca or settings.tls.directory / AUTHORITY_CERTIFICATE
+    return settings.tls.crl or ca.with_name(AUTHORITY_REVOCATIONS)
+
+
+def _joins(settings: Settings) -> Joins | None:
+    """Answer joins where the authority's key is."""
+    directory = settings.tls.directory
+    if not (directory / AUTHORITY_KEY).exists():
+        return None
+    files = find_files(settings.tls, Role.SERVER, socket.gethostname())
+    desk = JoinDesk(directory, Invitations(settings.storage.state_directory))
+    return Joins(join_context(files), lambda: desk.is_open, desk.serve)
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext:

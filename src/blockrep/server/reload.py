@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 from blockrep.errors import BlockrepError
 from blockrep.replication.receiver import AuditSink
 
-__all__ = ["Prepare", "reload"]
+__all__ = ["Prepare", "reload", "watch_file"]
 
+_POLL_SECONDS = 2.0
 _log = logging.getLogger("blockrep.server")
 
 Prepare = Callable[[], Callable[[], None]]
@@ -36,3 +40,24 @@ def reload(prepare: Prepare, audit: AuditSink) -> bool:
     _log.info("the configuration was reloaded")
     audit("reload", {"done": True})
     return True
+
+
+async def watch_file(path: Path, prepare: Prepare, audit: AuditSink) -> None:
+    """Reload whenever a file appears, changes or goes; runs until it is cancelled.
+
+    For the revocation list: who copies a new one must not have to think of SIGHUP.
+    """
+    known = _state_of(path)
+    while True:
+        await asyncio.sleep(_POLL_SECONDS)
+        if (found := _state_of(path)) != known:
+            known = found
+            reload(prepare, audit)
+
+
+def _state_of(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - one look at a local file
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -94,6 +94,7 @@ class Service:
             msg = "serve must run in a task"
             raise InternalError(msg)
         served = self._sessions[task] = self._prepare(transport)
+        expiry = self._end_at_expiry(served)
         address = transport.peer.address
         try:
             await self._serve(served)
@@ -108,6 +109,8 @@ class Service:
             _log.exception("session of %s ended because of a defect", address)
         finally:
             del self._sessions[task]
+            if expiry is not None:
+                expiry.cancel()
 
     def change_rules(self, authorize: Authorize, knows: Callable[[str], bool]) -> None:
         """Let other rules hold from now on; end the sessions that they do not allow.
@@ -127,6 +130,19 @@ class Service:
         for served in chosen:
             self._end(served, what)
         return len(chosen)
+
+    def _end_at_expiry(self, served: _Served) -> asyncio.TimerHandle | None:
+        """End the session with its certificate: nobody would have let it begin after that."""
+        if not served.peer.not_after_seconds:
+            return None
+        seconds = served.peer.not_after_seconds - self._now_seconds()
+        loop = asyncio.get_running_loop()
+        # Beyond some weeks a loop's clock cannot be trusted to mean anything, nor need it.
+        return loop.call_later(min(max(seconds, 0), 1 << 22), self._end_expired, served)
+
+    def _end_expired(self, served: _Served) -> None:
+        if served.peer.not_after_seconds <= self._now_seconds():
+            self._end(served, "the client's certificate has expired")
 
     def _end(self, served: _Served, what: str) -> None:
         if served.ended is not None:
