@@ -63,9 +63,9 @@ async def test_the_invitation_decides_what_is_in_it(
     directory: Path, invitations: Invitations
 ) -> None:
     desk = JoinDesk(directory, invitations)
-    assert not desk.is_open
+    was_open = desk.is_open
     identifier, secret = invitations.create("alpha", 30, HOUR, NOW)
-    assert desk.is_open
+    assert [was_open, desk.is_open] == [False, True]
     key = ec.generate_private_key(ec.SECP256R1())
     wish = {"want": "join", "invitation": identifier, "secret": secret, "request": request_of(key)}
     told = await answer(desk, wish)
