@@ -72,7 +72,8 @@ async def test_the_invitation_decides_what_is_in_it(
     assert told["name"] == "alpha"
     (directory / "got.pem").write_bytes(told["certificate"])
     info = describe(directory / "got.pem")
-    assert (info.names, info.roles) == (("alpha",), {Role.CLIENT})
+    assert info.names == ("alpha",)
+    assert info.roles == {Role.CLIENT}
     assert not info.is_authority
     assert (directory / "alpha.pem").read_bytes() == told["certificate"]
     with pytest.raises(RefusedError, match="was used"):
