@@ -15,6 +15,7 @@ from examples import (
     PLAN_ADOPT,
     PLAN_DELTA,
     PLAN_FULL,
+    PULL,
     PUSH,
     REPLICA,
     SECOND,
@@ -48,6 +49,9 @@ from blockrep.protocol.messages import (
     Message,
     Open,
     Ping,
+    Prune,
+    Pruned,
+    Pull,
     Ready,
     Release,
     Volume,
@@ -105,9 +109,14 @@ def connection(
 ) -> Json:
     """Return one connection: the states are those of the machine after each frame."""
     state = State.START
+    turned = False
     written: list[Json] = []
     for sender, message in steps:
-        after = next_state(state, message.TYPE, Side(sender))
+        side = Side(sender).other if turned else Side(sender)
+        after = next_state(state, message.TYPE, side)
+        if isinstance(message, Pull):
+            after = None if turned else after
+            turned = True
         written.append({"from": sender, **described(message)})
         if after is None:
             written[-1]["refused"] = f"{message.TYPE.name} is not allowed in state {state.value}"
@@ -145,6 +154,27 @@ def transcripts() -> Iterable[Json]:
         "connections": [
             connection(whole, "lost", PLAN_FULL),
             connection([*GREETING, *client(PUSH), *server(holding), *client(Release(), Bye())]),
+        ],
+    }
+    yield {
+        "name": "a pull",
+        "connections": [
+            connection(
+                [
+                    *GREETING,
+                    *client(PULL),
+                    *server(replace(PUSH, volume=PULL.target)),
+                    *client(ABSENT),
+                    *server(begin(FIRST, PLAN_FULL)),
+                    *client(start),
+                    *server(*frames),
+                    *client(Ack(73728, 73728)),
+                    *server(Ping(), Commit(FIRST, done)),
+                    *client(committed),
+                    *server(Bye()),
+                ],
+                plan=PLAN_FULL,
+            )
         ],
     }
     yield from resumed_transcripts(holding)
@@ -221,6 +251,23 @@ def comparing_transcripts(holding: Volume, done: bytes) -> Iterable[Json]:
         ],
     }
     yield {
+        "name": "a prune, asked twice",
+        "connections": [
+            connection(
+                [
+                    *GREETING,
+                    *client(Open("prune", "vgreplica/thinv_replica", "")),
+                    *server(holding),
+                    *client(Prune(1)),
+                    *server(Ping(), Pruned(0, 1)),
+                    *client(Prune(1)),
+                    *server(Pruned(0, 1)),
+                    *client(Release(), Bye()),
+                ]
+            )
+        ],
+    }
+    yield {
         "name": "a verify",
         "connections": [
             connection(
@@ -280,6 +327,9 @@ def failing_transcripts(begun: Sequence[Step], frames: Sequence[Data]) -> Iterab
         ("a second hello", [*GREETING, *client(HELLO)], "refused"),
         ("welcome from the client", client(WELCOME), "refused"),
         ("ping before welcome", client(HELLO, Ping()), "refused"),
+        ("a push after a pull", [*GREETING, *client(PULL, PUSH)], "refused"),
+        ("a pull after a pull", [*GREETING, *client(PULL), *server(PULL)], "refused"),
+        ("a pull from the server", [*GREETING, *server(PULL)], "refused"),
         ("acknowledging nothing", [*GREETING, *server(Ack(0, 0))], "refused"),
     ):
         yield {"name": name, "connections": [connection(steps, end, PLAN_FULL)]}

@@ -17,6 +17,7 @@ from blockrep.protocol.messages import (
     Hello,
     Message,
     Open,
+    Pull,
     StageRequest,
     Volume,
     Welcome,
@@ -59,6 +60,17 @@ REPLICA = replace(
 )
 FOREIGN = replace(REPLICA, owned=False, lineage="")
 PUSH = Open("push", "vgreplica/thinv_replica", "sOuRcE-0123-4567-89ab-cdef-0123-456789")
+
+PULL = Pull(
+    "volg/thin_volume",
+    "vgreplica/thinv_replica",
+    full=False,
+    adopt=False,
+    shrink=False,
+    compress=False,
+    max_payload_bytes=524288,
+    window_bytes=268435456,
+)
 
 
 def data(*segments: tuple[int, int, int], content: bytes = b"") -> Data:

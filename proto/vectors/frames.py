@@ -13,6 +13,7 @@ from examples import (
     LINEAGE,
     PLAN_DELTA,
     PLAN_FULL,
+    PULL,
     PUSH,
     REPLICA,
     SECOND,
@@ -44,6 +45,8 @@ from blockrep.protocol.messages import (
     Message,
     Open,
     Ping,
+    Prune,
+    Pruned,
     Ready,
     Release,
     Welcome,
@@ -111,6 +114,16 @@ def valid_messages() -> Iterable[tuple[str, Message]]:
     )
     yield "abort with an unknown code", Abort("newer-than-you", "something else")
     yield "bye", Bye()
+    yield "open to prune", Open("prune", "vgreplica/thinv_replica", "")
+    yield "prune to the newest", Prune(1)
+    yield "prune, the largest number", Prune(top)
+    yield "pruned", Pruned(2, 3)
+    yield "pull", PULL
+    yield (
+        "pull everything again, compressed",
+        replace(PULL, full=True, compress=True, max_payload_bytes=65536, window_bytes=1 << 34),
+    )
+    yield "pull and take over, smaller if need be", replace(PULL, adopt=True, shrink=True)
 
 
 def decode_only() -> Iterable[Json]:
@@ -168,7 +181,7 @@ def invalid_prefixes() -> Iterable[tuple[str, bytes, str]]:
     yield "another magic", raw_frame(15, {}, magic=b"BRP2"), "the peer does not speak the blockrep"
     yield "an unknown flag", raw_frame(15, {}, flags=1), "a frame has unknown flags 0x01"
     yield "type 00", raw_frame(0, {}), "a frame has the unknown type 0x00"
-    yield "type 12", raw_frame(0x12, {}), "a frame has the unknown type 0x12"
+    yield "type 15", raw_frame(0x15, {}), "a frame has the unknown type 0x15"
     yield "type 7f", raw_frame(0x7F, {}), "a frame has the unknown type 0x7f"
     yield "no header", raw_frame(15, {}, packed=b""), size
     yield "header too long", raw_frame(15, {}, packed=bytes(16385))[:16], size
@@ -239,6 +252,10 @@ def invalid_keys() -> Iterable[tuple[str, bytes, str]]:
     yield "staging", changed(ABSENT, staging=[]), "VOLUME: key 'staging': not a map"
     yield "in it", changed(ABSENT, staging={"identity": ""}), "VOLUME: key 'staging': key 'lineage'"
     yield "95 bytes", changed(ABSENT, bytes(95)), "VOLUME: the payload is not"
+    yield "pull full and adopt", changed(PULL, full=True, adopt=True), "PULL: keys 'full' and"
+    yield "pull small window", changed(PULL, window=2097151), "PULL: key 'window': less than 4"
+    yield "keep 0", changed(Prune(1), keep=0), "PRUNE: key 'keep': not an integer from 1"
+    yield "kept", changed(Pruned(1, 1), kept=-1), "PRUNED: key 'kept': not an integer from 0"
     yield "record", changed(ABSENT, b"\xff" * 96), "VOLUME: a snapshot record has a number above"
 
 

@@ -30,6 +30,7 @@ from typing import ClassVar
 
 __all__ = [
     "ERRORS_BY_CODE",
+    "ERRORS_BY_EXIT_CODE",
     "BlockrepError",
     "BusyError",
     "ConfigurationError",
@@ -211,4 +212,8 @@ ERRORS_BY_CODE: dict[str, type[BlockrepError]] = {
         InternalError,
         InterruptedByUserError,
     )
+}
+
+ERRORS_BY_EXIT_CODE: dict[int, type[BlockrepError]] = {
+    error.exit_code: error for error in ERRORS_BY_CODE.values()
 }

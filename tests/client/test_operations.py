@@ -8,6 +8,7 @@ import pytest
 
 from blockrep.client import operations
 from blockrep.errors import BusyError, VolumeError
+from blockrep.protocol.messages import Pruned
 from blockrep.storage.locks import VolumeLock
 from support.hosts import MIB, Hosts
 
@@ -73,3 +74,15 @@ async def test_a_push_with_verify_compares_both_ends(hosts: Hosts) -> None:
         )
     assert verification is not None
     assert (verification.compared_bytes, verification.different_bytes) == (MIB, 0)
+
+
+async def test_a_replica_is_pruned_down_to_its_newest_snapshot(hosts: Hosts) -> None:
+    for offset_bytes in (0, 4096, 8192):
+        hosts.change(offset_bytes, 10)
+        await hosts.push()
+    async with hosts.context() as context:
+        before = await operations.list_remote(context, hosts.target, hosts.events.append)
+        pruned = await operations.prune_remote(context, hosts.target, 1, hosts.events.append)
+        after = await operations.list_remote(context, hosts.target, hosts.events.append)
+    assert pruned == Pruned(len(before.snapshots) - 1, 1)
+    assert after.snapshots == before.snapshots[-1:]

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockrep.config.access import OPERATIONS, AccessPolicy, TargetRule, check_pattern
+from blockrep.config.access import (
+    DEFAULT_OPERATIONS,
+    OPERATIONS,
+    AccessPolicy,
+    TargetRule,
+    check_pattern,
+)
 from blockrep.model.names import VolumeName
+from blockrep.storage.image.sidecar import DIRECTORY_NAME
+from blockrep.storage.lvm.tags import Role, lv_name
 
 IMAGES = Path("/srv/images")
 OPEN = AccessPolicy(None, IMAGES)
@@ -22,7 +30,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", DEFAULT_OPERATIONS)
 def test_without_rules_any_client_has_the_logical_volumes(operation: str) -> None:
     grant = OPEN.permit("origin", "vgreplica/thinv_replica", operation)
     assert grant is not None
@@ -30,6 +38,12 @@ def test_without_rules_any_client_has_the_logical_volumes(operation: str) -> Non
     assert grant.create
     assert grant.adopt
     assert grant.keep == 3
+
+
+@pytest.mark.parametrize("operation", sorted(set(OPERATIONS) - set(DEFAULT_OPERATIONS)))
+def test_reading_and_dropping_need_a_rule(operation: str) -> None:
+    # There is nothing like --adopt that would protect what was never blockrep's.
+    assert OPEN.permit("origin", "vgreplica/thinv_replica", operation) is None
 
 
 def test_without_rules_paths_need_an_image_directory() -> None:
@@ -49,7 +63,7 @@ def test_hostile_names_are_nothing_with_and_without_rules(requested: str) -> Non
             assert policy.permit("origin", requested, operation) is None
 
 
-@pytest.mark.parametrize("operation", ["", "pull", "prune", "PUSH", "push "])
+@pytest.mark.parametrize("operation", ["", "format", "PUSH", "push ", "push,list"])
 def test_operations_that_do_not_exist_are_not_allowed(operation: str) -> None:
     assert OPEN.authorize("origin", "vg/lv", operation) is None
 
@@ -61,7 +75,16 @@ def test_somebody_without_a_name_is_nobody() -> None:
 MATRIX = AccessPolicy(
     {
         "alpha": (
-            TargetRule("vg/a", "vg/a", frozenset({"push", "list"}), create=False, keep=9),
+            TargetRule(
+                "vg/a",
+                "vg/a",
+                frozenset({"push", "list"}),
+                create=False,
+                keep=9,
+                keep_min=2,
+                quota_bytes=1 << 30,
+                rate_bytes_per_second=1 << 20,
+            ),
             TargetRule("mine/*", "vgreplica/alpha-*", adopt=True),
         ),
         "beta": (TargetRule("/backup/*", "/srv/beta/*", frozenset({"verify"})),),
@@ -105,10 +128,30 @@ def test_rules_give_what_they_name_and_nothing_else(
 def test_a_grant_carries_what_its_rule_says() -> None:
     grant = MATRIX.authorize("alpha", "vg/a", "push")
     assert grant is not None
-    assert (grant.create, grant.adopt, grant.keep) == (False, False, 9)
+    assert (grant.create, grant.adopt, grant.keep, grant.keep_min) == (False, False, 9, 2)
+    assert (grant.quota_bytes, grant.rate_bytes_per_second, grant.rule) == (
+        1 << 30,
+        1 << 20,
+        "vg/a",
+    )
     grant = MATRIX.authorize("alpha", "mine/x", "push")
     assert grant is not None
-    assert (grant.create, grant.adopt, grant.keep) == (True, True, 3)
+    assert (grant.create, grant.adopt, grant.keep, grant.keep_min) == (True, True, 3, 1)
+    assert (grant.quota_bytes, grant.rate_bytes_per_second) == (0, 0), "no limit"
+
+
+@pytest.mark.parametrize("operation", ["pull", "prune"])
+def test_what_takes_data_away_is_not_allowed_unless_a_rule_says_so(operation: str) -> None:
+    assert MATRIX.authorize("alpha", "mine/x", operation) is None
+    policy = AccessPolicy({"a": (TargetRule("v/l", "v/l", frozenset({operation})),)}, None)
+    assert policy.authorize("a", "v/l", operation) is not None
+    assert policy.authorize("a", "v/l", "push") is None
+
+
+def test_who_is_known_is_who_may_do_anything() -> None:
+    known = {one for one in ("alpha", "beta", "gamma", "delta", "") if MATRIX.knows(one)}
+    assert known == {"alpha", "beta"}
+    assert OPEN.knows("anybody")
 
 
 @given(st.text(max_size=60))
@@ -146,6 +189,39 @@ def test_the_folder_itself_may_be_behind_a_link(tmp_path: Path) -> None:
     (tmp_path / "images").symlink_to(tmp_path / "real")
     policy = AccessPolicy(None, tmp_path / "images")
     assert policy.permit("origin", "./a.img", "push") is not None
+
+
+def own_names() -> list[str]:
+    lvs = [lv_name(role, "a" * 32, 7, "b" * 32) for role in (Role.SOURCE, Role.STAGING, Role.GOOD)]
+    paths = [
+        f"{DIRECTORY_NAME}/x.img/target/{'c' * 32}.img",
+        f"deep/{DIRECTORY_NAME}/x",
+        DIRECTORY_NAME,
+    ]
+    return [f"vgreplica/{lv}" for lv in lvs] + [f"/srv/images/{path}" for path in paths]
+
+
+@pytest.mark.parametrize("name", own_names())
+def test_what_blockrep_keeps_for_itself_is_nobodys_target(name: str) -> None:
+    policy = AccessPolicy(
+        {
+            "a": (
+                TargetRule("vgreplica/*", "vgreplica/*"),
+                TargetRule("/srv/images/*", "/srv/images/*"),
+            )
+        },
+        None,
+    )
+    for operation in OPERATIONS:
+        assert OPEN.authorize("a", name, operation) is None
+        assert policy.authorize("a", name, operation) is None
+    with pytest.raises(ValueError, match="keeps for itself"):
+        check_pattern(name)
+
+
+def test_names_that_only_look_like_ours_are_targets() -> None:
+    for name in ("vg/br_data", "vg/br_g", "br_g_x/lv", "/srv/images/a.blockrep"):
+        assert OPEN.authorize("a", name, "push") is not None, name
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from blockrep.config.settings import Directories, HostAlias, Settings, read_settings
-from blockrep.config.values import Address
+from blockrep.config.values import Address, LocalAddress
 from blockrep.errors import ConfigurationError
 
 FILE = Path("/etc/blockrep/config.toml")
@@ -31,6 +32,7 @@ def test_defaults() -> None:
     assert settings.client.port == 8733
     assert settings.tls.directory == Path("/etc/blockrep/certs")
     assert settings.access.clients is None
+    assert settings.server.audit_file is None
 
 
 def test_the_documented_example_says_what_the_defaults_are() -> None:
@@ -39,7 +41,8 @@ def test_the_documented_example_says_what_the_defaults_are() -> None:
     uncommented = re.sub(r"^#(?! )|^#(?=  \{)", "", block, flags=re.MULTILINE)
     documented = read(uncommented)
     default = read("")
-    assert documented.server == default.server
+    assert replace(documented.server, audit_file=None) == default.server
+    assert documented.server.audit_file == Path("/var/log/blockrep-audit.log")
     assert documented.storage == default.storage
     assert documented.client.port == default.client.port
     assert documented.client.connect_timeout_seconds == default.client.connect_timeout_seconds
@@ -53,6 +56,17 @@ def test_every_toml_example_of_the_document_is_accepted() -> None:
     assert len(blocks) >= 3
     for block in blocks:
         read(block)
+
+
+def test_ssh() -> None:
+    settings = read(
+        "[ssh]\ncommand = 'ssh -F \"my file\"'\nremote_command = '/opt/b --config x'\n"
+        "config = 'ssh_config'\nforward = 'unix:/run/blockrep.sock'\n"
+    ).ssh
+    assert settings.command == ("ssh", "-F", "my file")
+    assert settings.remote_command == ("/opt/b", "--config", "x")
+    assert settings.config == Path("/etc/blockrep/ssh_config")
+    assert settings.forward == LocalAddress("/run/blockrep.sock")
 
 
 def test_host_aliases() -> None:
@@ -77,6 +91,23 @@ def test_client_rules() -> None:
     assert (second.create, second.adopt, second.keep) == (False, True, 3)
 
 
+def test_limits_of_a_rule() -> None:
+    settings = read(
+        '[clients.origin]\ntargets = [{ name = "vg/a", keep_min = 2, quota_bytes = "1TiB", '
+        'rate_bytes_per_second = "50M", operations = ["push", "pull", "prune"] }, {name = "vg/b"}]'
+    )
+    assert settings.access.clients is not None
+    first, second = settings.access.clients["origin"]
+    assert (first.keep_min, first.quota_bytes, first.rate_bytes_per_second) == (
+        2,
+        1 << 40,
+        50 << 20,
+    )
+    assert first.operations == {"push", "pull", "prune"}
+    assert (second.keep_min, second.quota_bytes, second.rate_bytes_per_second) == (1, 0, 0)
+    assert second.operations == {"push", "verify", "list"}
+
+
 def test_an_empty_section_of_clients_is_not_none() -> None:
     assert read("[clients]").access.clients == {}
 
@@ -88,7 +119,7 @@ def test_an_empty_section_of_clients_is_not_none() -> None:
         ("server = 1", "server", "a table"),
         ('[server]\nlisten = "a:b"', "server.listen", "HOST:PORT"),
         ("[server]\nlisten = [1]", "server.listen", "a string"),
-        ("[server]\nlisten = 1", "server.listen", "HOST:PORT or a list"),
+        ("[server]\nlisten = 1", "server.listen", "HOST:PORT, unix:/PATH, or a list"),
         ("[server]\nmax_sessions = 0", "server.max_sessions", "from 1 to 1000"),
         ('[server]\nwindow_bytes = "1MiB"', "server.window_bytes", "4 times max_payload_bytes"),
         ('[server]\nmax_payload_bytes = "5MiB"', "server.max_payload_bytes", "65536 to 4194304"),
@@ -115,9 +146,24 @@ def test_an_empty_section_of_clients_is_not_none() -> None:
             "from 1",
         ),
         (
-            '[clients.a]\ntargets = [{name = "v/a", operations = ["pull"]}]',
+            '[clients.a]\ntargets = [{name = "v/a", operations = ["pulls"]}]',
             "clients.a.targets[0].operations",
-            "push, verify, list",
+            "push, verify, list, pull, prune; did you mean pull?",
+        ),
+        (
+            '[clients.a]\ntargets = [{name = "v/a", keep = 2, keep_min = 3}]',
+            "clients.a.targets[0].keep_min",
+            "at most keep, which is 2",
+        ),
+        (
+            '[clients.a]\ntargets = [{name = "v/a", rate_bytes_per_second = 1000}]',
+            "clients.a.targets[0].rate_bytes_per_second",
+            "0 (no limit), or at least 65536 bytes",
+        ),
+        (
+            '[clients.a]\ntargets = [{name = "v/a", quota_bytes = "much"}]',
+            "clients.a.targets[0].quota_bytes",
+            "a size",
         ),
     ],
 )

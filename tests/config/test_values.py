@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockrep.config.values import Address, parse_address, parse_duration, parse_size
+from blockrep.config.values import (
+    Address,
+    LocalAddress,
+    parse_address,
+    parse_duration,
+    parse_listening_address,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +106,15 @@ def test_no_text_does_more_than_raise_value_error(text: str) -> None:
     for parse in (parse_size, parse_duration, parse_address):
         with contextlib.suppress(ValueError):
             parse(text)
+
+
+def test_unix_sockets() -> None:
+    assert parse_listening_address("unix:/run/blockrep.sock") == LocalAddress("/run/blockrep.sock")
+    assert str(LocalAddress("/run/x")) == "unix:/run/x"
+    assert parse_listening_address("localhost:1") == Address("localhost", 1)
+    for text in ("unix:", "unix:run/x", "unix:/run/", "unix:/" + "x" * 107, "unix:/a\0b"):
+        with pytest.raises(ValueError, match="is not a Unix socket; accepted: unix:/PATH"):
+            parse_listening_address(text)
 
 
 def test_an_address_is_shown_as_it_is_typed() -> None:

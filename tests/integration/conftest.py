@@ -27,6 +27,7 @@ class Site:
 
     folder: Path
     port: int = 0
+    url: str = ""
     random: random.Random = field(default_factory=lambda: random.Random(5))
 
     @property
@@ -42,8 +43,18 @@ class Site:
         return self.images / "replica.img"
 
     @property
+    def server_source(self) -> Path:
+        """What is pulled: a volume of the server's host."""
+        return self.images / "source.img"
+
+    @property
+    def local_replica(self) -> Path:
+        """What is pulled to."""
+        return self.folder / "local" / "replica.img"
+
+    @property
     def target(self) -> str:
-        return f"tls://localhost:{self.port}/{self.replica}"
+        return f"{self.url or f'tls://localhost:{self.port}'}/{self.replica}"
 
     def config(self, host: str) -> Path:
         return self.folder / host / "config.toml"
@@ -83,9 +94,8 @@ class Site:
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    @contextlib.contextmanager
-    def server(self, extra: str = "") -> Iterator[subprocess.Popen[str]]:
-        """Run a server; ``extra`` is added to its configuration."""
+    def configure_server(self, extra: str = "") -> None:
+        """Write the server's configuration."""
         text = (
             f"[storage]\nstate_directory = '{self.folder}/server/state'\n"
             f"runtime_directory = '{self.folder}/server/run'\n"
@@ -93,8 +103,15 @@ class Site:
             f"max_payload_bytes = '64KiB'\n{extra}"
         )
         self.config("server").write_text(text)
+
+    @contextlib.contextmanager
+    def server(
+        self, extra: str = "", listen: str = "127.0.0.1:0"
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Run a server; ``extra`` is added to its configuration."""
+        self.configure_server(extra)
         log = (self.folder / "server" / "log").open("a")
-        command = [sys.executable, "-c", _PROGRAM.format("server"), "--listen", "127.0.0.1:0"]
+        command = [sys.executable, "-c", _PROGRAM.format("server"), "--listen", listen]
         command += ["--config", str(self.config("server"))]
         with (
             log,
@@ -103,8 +120,9 @@ class Site:
             try:
                 assert process.stdout is not None
                 line = process.stdout.readline()
-                assert line.startswith("listening on 127.0.0.1:"), self.log()
-                self.port = int(line.rpartition(":")[2])
+                assert line.startswith("listening on "), self.log()
+                if listen.startswith("127"):
+                    self.port = int(line.rpartition(":")[2])
                 yield process
             finally:
                 process.terminate()
@@ -133,6 +151,7 @@ def site(tmp_path: Path) -> Site:
     issue(authority, "origin", [Role.CLIENT])
     site = Site(tmp_path)
     site.images.mkdir()
+    site.local_replica.parent.mkdir()
     site.give_certificates("server", authority, "localhost")
     site.give_certificates("client", authority, "origin")
     site.config("client").write_text(

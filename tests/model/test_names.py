@@ -147,6 +147,26 @@ def test_targets(typed: str, host: str, port: int, volume: str) -> None:
     assert parse_target(str(target)) == target
 
 
+@pytest.mark.parametrize(
+    ("typed", "user", "host", "port", "volume"),
+    [
+        ("ssh://replica/vg/lv", "", "replica", 0, "vg/lv"),
+        ("ssh://root@replica/vgreplica/thinv_replica", "root", "replica", 0,
+         "vgreplica/thinv_replica"),
+        ("ssh://root@replica:2222//srv/vm.img", "root", "replica", 2222, "/srv/vm.img"),
+        ("ssh://a.b-c@[::1]:22/./vm@home.img", "a.b-c", "::1", 22, "./vm@home.img"),
+        ("ssh://replica/./vm@home.img", "", "replica", 0, "./vm@home.img"),
+        ("ssh://user@domain@replica/vg/lv", "user@domain", "replica", 0, "vg/lv"),
+    ],
+)  # fmt: skip
+def test_ssh_targets(typed: str, user: str, host: str, port: int, volume: str) -> None:
+    target = parse_target(typed)
+    found = (target.scheme, target.user, target.host, target.port, str(target.volume))
+    assert found == ("ssh", user, host, port, volume)
+    assert parse_target(str(target)) == target
+    assert str(target) == typed
+
+
 def test_the_default_port_can_be_another() -> None:
     assert (
         parse_target("replica:vg/lv", 99).port == parse_target("tls://replica/vg/lv", 99).port == 99
@@ -177,6 +197,13 @@ def test_the_default_port_can_be_another() -> None:
         ("tls://replica:99999999999/vg/lv", "is not a port"),
         ("tls://user@replica/vg/lv", "is not a port"),
         ("tls://replica/", "neither VG/LV nor a path"),
+        ("ssh://-oProxyCommand=x@replica/vg/lv", "is not the name of a user"),
+        ("ssh://-oProxyCommand=x/vg/lv", "names no host"),
+        ("ssh://@replica/vg/lv", "is not the name of a user"),
+        ("ssh://a b@replica/vg/lv", "is not the name of a user"),
+        ("ssh://root@/vg/lv", "names no host"),
+        ("ssh://root@replica", "names no volume"),
+        ("ssh://root@replica:x/vg/lv", "is not a port"),
     ],
 )
 def test_what_is_no_target_is_refused(typed: str, why: str) -> None:

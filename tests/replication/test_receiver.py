@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from blockrep.config.access import OPERATIONS, AccessPolicy, TargetRule
 from blockrep.errors import RefusedError
+from blockrep.model.extents import ExtentSummary
 from blockrep.model.lineage import Wish
 from blockrep.model.names import VolumeName
+from blockrep.model.snapshots import Snapshot
+from blockrep.protocol.limits import MAX_U64
+from blockrep.protocol.messages import Bye, Open, Prune, Pruned, Release, Volume
+from blockrep.storage.image.target import ImageTarget
+from blockrep.storage.interface import BeginRequest, Staging
+from blockrep.storage.memory import MemoryTarget
 from support.hosts import MIB, Allowed, Hosts
+from support.memory_server import MemoryServer
+from support.virtual_time import run_virtual
 
 
 @pytest.fixture
@@ -20,7 +35,7 @@ def hosts(tmp_path: Path) -> Hosts:
     return hosts
 
 
-def allowing(hosts: Hosts, **rules: bool) -> None:
+def allowing(hosts: Hosts, **rules: int) -> None:
     def allowed(_identity: str, volume: str, _operation: str) -> Allowed:
         return replace(Allowed(VolumeName(path=volume)), **rules)  # type: ignore[arg-type]
 
@@ -55,3 +70,170 @@ async def test_a_forced_push_is_on_record(hosts: Hosts, caplog: pytest.LogCaptur
     recorded = [record.getMessage() for record in caplog.records if record.name == "blockrep.audit"]
     assert sum('"event": "committed"' in line for line in recorded) == 2
     assert sum('"event": "forced"' in line for line in recorded) == 1
+
+
+def recorded(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(one.getMessage()) for one in caplog.records if "audit" in one.name]
+    return [line for line in lines if line["event"] == event]
+
+
+async def test_what_is_larger_than_the_quota_is_refused_before_anything_is_staged(
+    hosts: Hosts, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "blockrep.audit")
+    allowing(hosts, quota_bytes=MIB - 1)
+    with pytest.raises(RefusedError, match=f"has {MIB} bytes, more than the quota of {MIB - 1}"):
+        await hosts.push()
+    assert list((hosts.folder / "target").iterdir()) == []
+    hosts.replica.write_bytes(b"mine")
+    with pytest.raises(RefusedError, match="quota"):
+        await hosts.push(Wish(adopt=True))
+    assert [path.name for path in (hosts.folder / "target").iterdir()] == [hosts.replica.name]
+    hosts.replica.unlink()
+    refused = recorded(caplog, "refused")
+    assert [line["volume"] for line in refused] == [str(hosts.replica)] * 2
+    allowing(hosts, quota_bytes=MIB)
+    await hosts.push()
+    assert hosts.equal()
+
+
+async def test_every_line_of_a_transfer_names_volume_and_id(
+    hosts: Hosts, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "blockrep.audit")
+    hosts.replica.write_bytes(bytes(2 * MIB))
+    await hosts.push(Wish(adopt=True, shrink=True))
+    hosts.change(0, 10)
+    await hosts.push()
+    (forced,) = recorded(caplog, "forced")
+    assert (forced["mode"], forced["shrinks"], forced["newest"]) == ("adopt", True, "")
+    first, second = recorded(caplog, "committed")
+    assert forced["id"] == first["id"] != second["id"]
+    for line in (forced, first, second):
+        assert (line["volume"], line["identity"]) == (str(hosts.replica), "client")
+
+
+RULE = TargetRule("vg/a", "vg/a", frozenset(OPERATIONS), keep=9, keep_min=2)
+LAVISH = TargetRule("vg/a", "vg/a", frozenset(OPERATIONS))
+
+
+async def five_pushes(server: MemoryServer) -> None:
+    for number in range(5):
+        server.write(0, bytes([number + 1]) * 4096)
+        await server.run("alpha", "push", "vg/a")
+
+
+def test_a_prune_drops_the_oldest_down_to_what_was_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "blockrep.audit")
+
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy({"alpha": (RULE,)}, None))
+        await five_pushes(server)
+        before = server.goods("vg/a")
+        assert await server.run("alpha", "prune", "vg/a", keep=3) == Pruned(2, 3)
+        assert server.goods("vg/a") == before[2:]
+        assert await server.run("alpha", "prune", "vg/a", keep=3) == Pruned(0, 3)
+        assert await server.run("alpha", "prune", "vg/a", keep=MAX_U64) == Pruned(0, 3)
+        deleted = recorded(caplog, "deleted")
+        assert [line["id"] for line in deleted] == [one.id for one in before[:2]]
+        assert {line["operation"] for line in deleted} == {"prune"}
+        await server.settle()
+
+    run_virtual(scenario())
+
+
+def test_a_prune_below_what_must_stay_drops_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy({"alpha": (RULE,)}, None))
+        await five_pushes(server)
+        with pytest.raises(RefusedError, match="at least 2 good snapshots must stay"):
+            await server.run("alpha", "prune", "vg/a", keep=1)
+        assert len(server.goods("vg/a")) == 5
+        await server.settle()
+
+    run_virtual(scenario())
+
+
+def test_the_newest_stays_whatever_is_asked_and_a_volume_without_any_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "blockrep.audit")
+
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy({"alpha": (LAVISH,)}, None))
+        assert await server.run("alpha", "prune", "vg/a", keep=1) == Pruned(0, 0)
+        await five_pushes(server)
+        assert [line["operation"] for line in recorded(caplog, "deleted")] == ["push"] * 2
+        newest = server.goods("vg/a")[-1]
+        assert await server.run("alpha", "prune", "vg/a", keep=1) == Pruned(2, 1)
+        assert server.goods("vg/a") == [newest]
+        server.write(8192, b"more")
+        await server.run("alpha", "push", "vg/a")  # the base is still there
+        await server.settle()
+
+    run_virtual(scenario())
+
+
+def test_what_an_unfinished_transfer_starts_from_stays(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy({"alpha": (RULE,)}, None))
+        await five_pushes(server)
+        target = MemoryTarget(server.replica, "vg/a")
+        base = server.goods("vg/a")[1]
+        plan = ExtentSummary(1, 4096, 0, bytes(32))
+        request = BeginRequest(
+            base.lineage, "9" * 32, 6, 0, base.id, "incremental", base.size_bytes, plan, 1
+        )
+        target.begin(request).close()
+        assert await server.run("alpha", "prune", "vg/a", keep=2) == Pruned(2, 3)
+        assert [one.sequence for one in server.goods("vg/a")] == [2, 4, 5]
+        await server.settle()
+
+    run_virtual(scenario())
+
+
+def test_a_prune_may_be_repeated_in_one_session_and_ends_by_release(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy({"alpha": (LAVISH,)}, None))
+        for number in range(3):
+            server.write(0, bytes([number + 1]) * 4096)
+            await server.run("alpha", "push", "vg/a")
+        async with server.session("alpha") as channel:
+            await channel.send(Open("prune", "vg/a", ""))
+            await channel.receive(Volume)
+            for keep, answer in ((2, Pruned(1, 2)), (1, Pruned(1, 1)), (1, Pruned(0, 1))):
+                await channel.send(Prune(keep))
+                assert await channel.receive(Pruned) == answer
+            await channel.send(Release())
+            await channel.send(Open("list", "vg/a", ""))
+            assert len((await channel.receive(Volume)).snapshots) == 1
+            await channel.send(Bye())
+        await server.settle()
+
+    run_virtual(scenario())
+
+
+async def test_a_commit_is_on_record_even_if_its_session_is_ended_meanwhile(
+    hosts: Hosts, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "blockrep.audit")
+    commit = ImageTarget.commit
+    loop = asyncio.get_running_loop()
+
+    def ended_meanwhile(target: ImageTarget, staging: Staging, digest: bytes) -> Snapshot:
+        assert hosts.service is not None
+        end = functools.partial(hosts.service.end_sessions, lambda _peer: True, "revoked")
+        asyncio.run_coroutine_threadsafe(_call(end), loop).result(30)
+        return commit(target, staging, digest)
+
+    monkeypatch.setattr(ImageTarget, "commit", ended_meanwhile)
+    with pytest.raises(RefusedError, match="revoked"):
+        await hosts.push()
+    assert len(recorded(caplog, "committed")) == 1
+    assert hosts.equal()
+
+
+async def _call(function: Callable[[], int]) -> int:
+    return function()

@@ -9,7 +9,9 @@ import pytest
 from blockrep.errors import ConnectionLostError, ProtocolError, StorageError
 from blockrep.protocol.chain import advance_chain
 from blockrep.protocol.messages import Ack, Commit, Data, Message
-from blockrep.replication.receiving import StreamReceiver
+from blockrep.replication.channel import Channel
+from blockrep.replication.pacing import RateLimiter
+from blockrep.replication.receiving import StreamReceiver, Tally
 from support.journal import CHAIN, ID, SIZE, JournalStaging, data_message
 from support.sessions import connected, start_stream
 from support.virtual_time import InlineBlocking, run_virtual
@@ -19,6 +21,14 @@ BLOCK = 4096
 
 def messages(count: int) -> list[Data]:
     return [data_message(index * BLOCK, bytes([index + 1]) * BLOCK) for index in range(count)]
+
+
+def receiver_of(
+    server: Channel, staging: JournalStaging, bytes_per_second: int = 0
+) -> StreamReceiver:
+    limiter = RateLimiter(bytes_per_second)
+    tally = Tally(SIZE, lambda _event: None)
+    return StreamReceiver(server, InlineBlocking(), staging, SIZE, 8 * BLOCK, None, limiter, tally)
 
 
 def chain_of(sent: list[Data]) -> bytes:
@@ -44,7 +54,7 @@ def receive(
                 return isinstance(message, Ack)
 
             client.listen(listen)
-            receiver = StreamReceiver(server, InlineBlocking(), staging, SIZE, 8 * BLOCK, None)
+            receiver = receiver_of(server, staging)
             receiving = asyncio.create_task(receiver.receive_all())
             for message in sent:
                 await client.send(message)
@@ -111,7 +121,7 @@ def test_a_lost_connection_keeps_what_is_durable() -> None:
     async def scenario() -> None:
         async with connected() as (client, server, cable, _):
             await start_stream(client, server)
-            receiver = StreamReceiver(server, InlineBlocking(), staging, SIZE, 8 * BLOCK, None)
+            receiver = receiver_of(server, staging)
             receiving = asyncio.create_task(receiver.receive_all())
             for message in messages(4):
                 await client.send(message)
@@ -122,3 +132,26 @@ def test_a_lost_connection_keeps_what_is_durable() -> None:
 
     run_virtual(scenario())
     assert staging.journal[-1][:2] == ("cursor", 4 * BLOCK)
+
+
+def test_a_rate_is_kept_by_reading_slowly_and_loses_nothing() -> None:
+    staging = JournalStaging()
+
+    async def scenario() -> float:
+        async with connected() as (client, server, _, _):
+            await start_stream(client, server)
+            client.listen(lambda message: isinstance(message, Ack))
+            start = asyncio.get_running_loop().time()
+            sent = messages(20)
+            receiving = asyncio.create_task(receiver_of(server, staging, BLOCK).receive_all())
+            for message in sent:
+                await client.send(message)
+            await client.send(Commit(ID, chain_of(sent)))
+            await receiving
+            return asyncio.get_running_loop().time() - start
+
+    # A block a second, and a little more for the frames' own cost; heartbeats keep it alive.
+    assert 19.5 <= run_virtual(scenario()) <= 22
+    assert bytes(staging.content[: 20 * BLOCK]) == b"".join(
+        bytes([index + 1]) * BLOCK for index in range(20)
+    )

@@ -11,8 +11,9 @@ from blockrep.errors import StorageError
 from blockrep.model.extents import Extent
 from blockrep.protocol.messages import Ack, Data, Ready
 from blockrep.replication import events
+from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.plan import SpooledPlan
-from blockrep.replication.sending import RateLimiter, StreamSender
+from blockrep.replication.sending import StreamSender
 from support.readers import BytesReader
 from support.sessions import READY, WELCOME, connected, start_stream
 from support.virtual_time import InlineBlocking, run_virtual
@@ -25,24 +26,6 @@ CONTENT = bytes(range(256)) * (PAYLOAD // 256) * 12
 def plan() -> Iterator[SpooledPlan]:
     with SpooledPlan(iter([Extent(0, len(CONTENT))]), len(CONTENT)) as plan:
         yield plan
-
-
-def test_the_rate_is_kept_after_a_short_burst() -> None:
-    async def scenario() -> float:
-        limiter = RateLimiter(1000)
-        for _ in range(50):
-            await limiter.take(100)
-        return asyncio.get_running_loop().time()
-
-    assert run_virtual(scenario()) == pytest.approx(5.0, abs=0.3)
-
-
-def test_no_limit_never_waits() -> None:
-    async def scenario() -> float:
-        await RateLimiter(0).take(1 << 40)
-        return asyncio.get_running_loop().time()
-
-    assert run_virtual(scenario()) == 0
 
 
 def test_a_full_window_waits_for_durable_not_for_received(plan: SpooledPlan) -> None:

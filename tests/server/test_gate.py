@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,30 +10,28 @@ import pytest
 
 from blockrep.errors import BusyError, RefusedError
 from blockrep.model.names import VolumeName, parse_volume
+from blockrep.replication.pacing import RateLimiter
 from blockrep.server.gate import TargetGate
-from blockrep.storage.interface import TargetVolume
+from blockrep.storage.interface import SourceVolume, TargetVolume
+from support.hosts import Allowed
 from support.virtual_time import run_virtual
-
-
-@dataclass(frozen=True)
-class Allowed:
-    volume: VolumeName
-    create: bool = True
-    adopt: bool = False
-    keep: int = 3
 
 
 def gate(
     tmp_path: Path, opened: list[VolumeName], audit: list[Any], wait_seconds: float = 5
 ) -> TargetGate:
     def authorize(identity: str, volume: str, operation: str) -> Allowed | None:
-        if (identity, volume, operation) == ("origin", "vg/lv", "push"):
-            return Allowed(parse_volume("real/volume"))
+        if (identity, volume) == ("origin", "vg/lv") and operation in {"push", "pull"}:
+            return Allowed(parse_volume("real/volume"), adopt=False, keep_min=2, quota_bytes=5)
         return None
 
     def open_target(name: VolumeName) -> TargetVolume:
         opened.append(name)
         return cast("TargetVolume", object())
+
+    def open_source(name: VolumeName) -> SourceVolume:
+        opened.append(name)
+        return cast("SourceVolume", object())
 
     return TargetGate(
         "10.0.0.1:5",
@@ -43,6 +40,8 @@ def gate(
         tmp_path,
         wait_seconds,
         lambda *line: audit.append(line),
+        lambda _identity, permission: RateLimiter(permission.rate_bytes_per_second),
+        open_source,
     )
 
 
@@ -52,6 +51,7 @@ def test_an_allowed_volume_is_what_the_configuration_says(tmp_path: Path) -> Non
     async def scenario() -> None:
         async with gate(tmp_path, opened, []).open("origin", "vg/lv", "push") as access:
             assert (access.may_create, access.may_adopt, access.keep) == (True, False, 3)
+            assert (access.keep_min, access.quota_bytes) == (2, 5)
 
     run_virtual(scenario())
     assert opened == [parse_volume("real/volume")]
@@ -103,3 +103,23 @@ def test_a_volume_let_go_in_time_is_opened(tmp_path: Path) -> None:
             assert holding.done()
 
     run_virtual(scenario())
+
+
+def test_a_pull_is_held_for_its_target(tmp_path: Path) -> None:
+    opened: list[VolumeName] = []
+
+    async def scenario() -> None:
+        ours = gate(tmp_path, opened, [], wait_seconds=0)
+        async with ours.open_source("origin", "vg/lv", "pull by origin: {0}") as access:
+            assert access.bytes_per_second == 0
+            async with ours.open_source("origin", "vg/lv", "pull by origin: other"):
+                pass
+            with pytest.raises(BusyError, match="pull by origin"):
+                async with ours.open_source("origin", "vg/lv", "pull by origin: {0}"):
+                    pass
+        with pytest.raises(RefusedError):
+            async with ours.open_source("stranger", "vg/lv", "x"):
+                pass
+
+    asyncio.run(scenario())
+    assert opened == [parse_volume("real/volume")] * 2

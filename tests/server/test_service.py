@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from blockrep.errors import BusyError
-from blockrep.protocol.messages import Bye, Hello, Open, Welcome
+from blockrep.config.access import OPERATIONS, AccessPolicy, TargetRule
+from blockrep.errors import BusyError, ConnectionLostError, RefusedError
+from blockrep.model.lineage import Mode
+from blockrep.model.names import VolumeName
+from blockrep.protocol.messages import Bye, Hello, Open, Release, Volume, Welcome
 from blockrep.protocol.transitions import Side
+from blockrep.replication import events
 from blockrep.replication.channel import Channel
 from blockrep.replication.receiver import ReceiverLimits
 from blockrep.server.gate import Permission
 from blockrep.server.service import Service, ServiceSettings
-from blockrep.storage.interface import TargetVolume
-from blockrep.transport.memory import memory_pair
+from blockrep.storage.interface import SourceVolume, TargetVolume
+from blockrep.transport.memory import MemoryTransport, memory_pair
+from support.hosts import MIB, Allowed, Hosts
+from support.memory_server import MemoryServer
 from support.virtual_time import InlineBlocking, run_virtual
 
 LIMITS = ReceiverLimits(65536, 4 * 65536, 5, 30)
+
+_OPENERS = (
+    lambda _name: cast("TargetVolume", None),
+    lambda _name: cast("SourceVolume", None),
+)
 
 
 def service(tmp_path: Path, max_sessions: int = 2) -> Service:
@@ -28,7 +40,13 @@ def service(tmp_path: Path, max_sessions: int = 2) -> Service:
         raise ZeroDivisionError
 
     settings = ServiceSettings(LIMITS, max_sessions, 1 << 23, 10, 1, tmp_path)
-    return Service(settings, authorize, lambda _name: cast("TargetVolume", None), InlineBlocking())
+    return Service(
+        settings,
+        authorize,
+        lambda _name: cast("TargetVolume", None),
+        lambda _name: cast("SourceVolume", None),
+        InlineBlocking(),
+    )
 
 
 def test_a_defect_ends_one_session_and_is_logged(
@@ -83,3 +101,191 @@ def test_an_old_client_is_told_which_version_is_spoken(tmp_path: Path) -> None:
         return client.session.error.what
 
     assert "speaks protocol 1, the client 7 to 9" in run_virtual(scenario())
+
+
+RULES = {
+    "alpha": (TargetRule("vg/a", "vg/a", frozenset(OPERATIONS)),),
+    "beta": (TargetRule("vg/b", "vg/b", frozenset(OPERATIONS)),),
+}
+LISTING = (TargetRule("vg/a", "vg/a", frozenset({"list"})),)
+
+
+@pytest.mark.parametrize(
+    ("rules", "ends"),
+    [
+        ({"beta": RULES["beta"]}, True),
+        ({**RULES, "alpha": ()}, True),
+        ({**RULES, "alpha": LISTING}, True),
+        ({**RULES, "alpha": (TargetRule("vg/a", "vg/other", frozenset(OPERATIONS)),)}, True),
+        ({**RULES, "alpha": (*LISTING, *RULES["alpha"])}, False),
+        ({**RULES, "alpha": (TargetRule("vg/*", "vg/*", keep=9, create=False),)}, False),
+        (None, False),
+    ],
+    ids=[
+        "no identity",
+        "no target",
+        "no right",
+        "other volume",
+        "same",
+        "other limits",
+        "no rules",
+    ],
+)
+def test_other_rules_end_the_sessions_that_they_do_not_allow_and_no_other(
+    rules: Mapping[str, tuple[TargetRule, ...]] | None, *, ends: bool, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy(RULES, None))
+        async with server.session("alpha") as alpha, server.session("beta") as beta:
+            for channel, volume in ((alpha, "vg/a"), (beta, "vg/b")):
+                await channel.send(Open("push", volume, ""))
+                await channel.receive(Volume)
+            server.change_rules(AccessPolicy(rules, None))
+            if ends:
+                with pytest.raises(RefusedError, match="not allow it any more"):
+                    await alpha.receive_any()
+            else:
+                await alpha.send(Release())
+                await alpha.send(Bye())
+            await beta.send(Release())
+            await beta.send(Bye())
+        await server.settle()
+
+    run_virtual(scenario())
+
+
+def test_a_session_that_has_nothing_open_ends_with_its_identity(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "blockrep.audit")
+
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy(RULES, None))
+        async with server.session("alpha") as idle, server.session("beta") as other:
+            server.change_rules(AccessPolicy({"alpha": LISTING, "beta": RULES["beta"]}, None))
+            server.change_rules(AccessPolicy({"beta": RULES["beta"]}, None))
+            server.change_rules(AccessPolicy({"beta": RULES["beta"]}, None))
+            with pytest.raises(RefusedError):
+                await idle.receive_any()
+            await other.send(Bye())
+        await server.settle()
+
+    run_virtual(scenario())
+    ended = [one.getMessage() for one in caplog.records if '"ended"' in one.getMessage()]
+    assert len(ended) == 1
+    assert '"identity": "alpha"' in ended[0]
+
+
+def test_sessions_of_chosen_peers_are_ended_with_the_reason(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy(None, None))
+        async with server.session("alpha") as revoked, server.session("beta") as other:
+            end = server.service.end_sessions
+            assert end(lambda peer: peer.identity == "alpha", "the certificate was revoked") == 1
+            with pytest.raises(RefusedError, match="was revoked"):
+                await revoked.receive_any()
+            await other.send(Bye())
+        await server.settle()
+        assert server.service.end_sessions(lambda _peer: True, "late") == 0
+
+    run_virtual(scenario())
+
+
+def test_a_session_that_ends_by_rules_does_not_end_who_serves_it(tmp_path: Path) -> None:
+    async def scenario() -> str:
+        server = MemoryServer(tmp_path, AccessPolicy(RULES, None))
+        left, right = memory_pair(client_name="alpha")
+
+        async def serve_one_and_go_on() -> str:
+            await server.service.serve(right)
+            await asyncio.sleep(1)
+            return "went on"
+
+        serving = asyncio.create_task(serve_one_and_go_on())
+        async with Channel(left, Side.CLIENT) as client:
+            await client.send(Hello((1, 1), (), "t"))
+            await client.receive(Welcome)
+            server.change_rules(AccessPolicy({}, None))
+            with pytest.raises(RefusedError):
+                await client.receive_any()
+        return await serving
+
+    assert run_virtual(scenario()) == "went on"
+
+
+def test_a_server_that_stops_interrupts_its_sessions(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy(RULES, None))
+        async with server.session("alpha") as client:
+            closing = asyncio.create_task(server.service.close())
+            with pytest.raises(ConnectionLostError):
+                await client.receive_any()
+        await closing
+        with pytest.raises(asyncio.CancelledError):
+            await server.settle()
+
+    run_virtual(scenario())
+
+
+def test_a_session_waits_in_vain_no_longer_when_its_right_is_gone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy(RULES, None))
+        async with server.session("alpha") as first, server.session("alpha") as second:
+            await first.send(Open("push", "vg/a", ""))
+            await first.receive(Volume)
+            await second.send(Open("list", "vg/a", ""))
+            await asyncio.sleep(0.5)
+            server.change_rules(AccessPolicy({"alpha": LISTING}, None))
+            with pytest.raises(RefusedError):
+                await first.receive_any()
+            await second.receive(Volume)
+            await second.send(Release())
+            await second.send(Bye())
+        await server.settle()
+
+    run_virtual(scenario())
+
+
+async def test_a_push_under_way_ends_as_refused_and_resumes_when_it_is_allowed_again(
+    tmp_path: Path,
+) -> None:
+    hosts = Hosts(tmp_path)
+    hosts.fill(4 * MIB)
+    forbidden: list[str] = []
+
+    def allowed(_identity: str, volume: str, _operation: str) -> Allowed | None:
+        return None if forbidden else Allowed(VolumeName(path=volume))
+
+    def forbid(event: events.Event, _cable: MemoryTransport) -> None:
+        if isinstance(event, events.Progress) and event.durable_bytes and not forbidden:
+            forbidden.append("now")
+            assert hosts.service is not None
+            hosts.service.change_rules(allowed, lambda _identity: True)
+
+    hosts.allowed, hosts.on_event = allowed, forbid
+    with pytest.raises(RefusedError, match="not allow it any more"):
+        await hosts.push()
+    assert not hosts.replica.exists()
+    hosts.on_event = None
+    forbidden.clear()
+    transfers = await hosts.push()
+    assert transfers[0].mode is Mode.RESUME
+    assert hosts.equal()
+
+
+def test_sessions_under_one_rule_share_its_rate(tmp_path: Path) -> None:
+    async def scenario() -> float:
+        rule = TargetRule("web/*", "vg/web-*", rate_bytes_per_second=65536)
+        server = MemoryServer(tmp_path, AccessPolicy({"alpha": (rule,), "beta": (rule,)}, None))
+        server.write(0, bytes(range(1, 256)) * 1028)  # all but four bytes of it
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        await asyncio.gather(*(server.run("alpha", "push", f"web/{name}") for name in "ab"))
+        both = loop.time() - start
+        await server.run("beta", "push", "web/c")
+        assert both > 1.8 * (loop.time() - start - both)
+        await server.settle()
+        return both
+
+    # Twice 256 KiB at 64 KiB a second, less the burst.
+    assert 7 <= run_virtual(scenario()) <= 12

@@ -38,6 +38,10 @@ class Allowed:
     create: bool = True
     adopt: bool = True
     keep: int = 3
+    keep_min: int = 1
+    quota_bytes: int = 0
+    rate_bytes_per_second: int = 0
+    rule: str = ""
 
 
 @dataclass
@@ -58,6 +62,7 @@ class Hosts:
             (self.folder / name).mkdir()
         self.random = random.Random(self.seed)
         self._client_end: MemoryTransport | None = None
+        self.service: Service | None = None
 
     @property
     def source(self) -> Path:
@@ -117,11 +122,12 @@ class Hosts:
         """Yield a client whose connections are served by a server of their own."""
         serving: set[asyncio.Task[None]] = set()
         with ThreadBlocking(4) as blocking, ThreadBlocking(4) as server_blocking:
-            service = Service(
+            service = self.service = Service(
                 ServiceSettings(self.limits, 4, 8 * MIB, 10, 1, self.folder / "server-run"),
                 self.allowed
                 or (lambda _identity, volume, _operation: Allowed(VolumeName(path=volume))),
                 lambda name: open_target(name, self._settings("server")),
+                lambda name: open_source(name, self._settings("server")),
                 server_blocking,
             )
 
@@ -134,6 +140,7 @@ class Hosts:
             try:
                 yield ClientContext(
                     open_source=lambda name: open_source(name, self._settings("client")),
+                    open_target=lambda name: open_target(name, self._settings("client")),
                     connect=connect,
                     blocking=blocking,
                     runtime_directory=self.folder / "client-run",

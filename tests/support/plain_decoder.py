@@ -16,7 +16,7 @@ import xxhash
 NAMES = {
     1: "HELLO", 2: "WELCOME", 3: "OPEN", 4: "VOLUME", 5: "BEGIN", 6: "READY", 7: "DATA", 8: "ACK",
     9: "COMMIT", 10: "COMMITTED", 11: "COMPARE", 12: "DIGESTS", 13: "COMPARED", 14: "RELEASE",
-    15: "PING", 16: "ABORT", 17: "BYE",
+    15: "PING", 16: "ABORT", 17: "BYE", 18: "PRUNE", 19: "PRUNED", 20: "PULL",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import random
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from blockrep.certificates.naming import Role
 from blockrep.errors import BlockrepError, BusyError, ConfigurationError, ConnectionLostError
 from blockrep.transport.tls import TlsTransport, connect
 from blockrep.transport.tls_context import client_context, server_context
+from blockrep.transport.tls_files import TlsFiles
 from blockrep.transport.tls_listener import TlsListener
 from transport.contract import receive_exactly
 from transport.endpoints import LOOPBACK, connected, listening
@@ -41,9 +43,11 @@ def count_sockets() -> int:
     return count
 
 
-async def echo_works(port: int, hosts: Hosts, host: str = LOOPBACK) -> None:
+async def echo_works(
+    port: int, hosts: Hosts, host: str = LOOPBACK, files: TlsFiles | None = None
+) -> None:
     """Prove that a proper client still gets through."""
-    async with connected(port, hosts.client(), host=host) as client:
+    async with connected(port, files or hosts.client(), host=host) as client:
         await client.send([b"hello"])
 
 
@@ -197,6 +201,20 @@ async def test_running_out_of_descriptors_pauses_the_listener_only(
         assert "Too many open files; running sessions go on; raise the limit" in str(refused)
         assert await receive_exactly(accepted, 5) == b"hello"
         assert await receive_exactly(await server.accepted.get(), 5) == b"hello"
+
+
+async def test_another_context_holds_for_those_who_come_later(hosts: Hosts) -> None:
+    async with listening(hosts.server()) as server:
+        assert server.listener
+        async with connected(server.port, hosts.client()) as before:
+            accepted = await server.accepted.get()
+            revoked = hosts.revocation_list(hosts.client().certificate)
+            server.listener.use(server_context(replace(hosts.server(), crl=revoked)))
+            async with connected(server.port, hosts.client()):
+                assert "revoked" in (await server.refused.get()).what
+            await echo_works(server.port, hosts, files=hosts.client("other"))
+            await before.send([b"still here"])
+            assert await receive_exactly(accepted, 10) == b"still here"
 
 
 async def test_two_names_are_no_identity(hosts: Hosts) -> None:

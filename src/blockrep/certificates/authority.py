@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,16 +42,28 @@ from blockrep.certificates.naming import (
 )
 from blockrep.errors import ConfigurationError, UsageError
 
-__all__ = ["AUTHORITY_DAYS", "LEAF_DAYS", "Issued", "create_authority", "issue"]
+__all__ = [
+    "AUTHORITY_DAYS",
+    "ISSUED_DIRECTORY",
+    "LEAF_DAYS",
+    "USAGES",
+    "Issued",
+    "create_authority",
+    "issue",
+    "load_authority",
+    "record",
+    "sign",
+]
 
 AUTHORITY_DAYS: Final = 3650
-#: A year, for as long as certificates are renewed by hand: a shorter life would stop replications
-#: more often than it stops thieves.
-LEAF_DAYS: Final = 365
+#: Renewal is one command, and warned of 14 days ahead.
+LEAF_DAYS: Final = 90
+#: Beside the authority: a copy of every certificate that it issued.
+ISSUED_DIRECTORY: Final = "issued"
 _MAX_LEAF_DAYS: Final = 3650
 #: Hosts whose clock is a little behind must accept a certificate made just now.
 _CLOCK_TOLERANCE: Final = dt.timedelta(minutes=10)
-_USAGES: Final = {
+USAGES: Final = {
     Role.SERVER: ExtendedKeyUsageOID.SERVER_AUTH,
     Role.CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH,
 }
@@ -82,7 +94,7 @@ def create_authority(directory: Path, *, now: dt.datetime | None = None) -> Issu
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     name = _name(f"blockrep CA {identifier.digest.hex()[:8]}")
     certificate = (
-        _builder(name, name, key, now, now + dt.timedelta(days=AUTHORITY_DAYS))
+        _builder(name, name, key.public_key(), now, now + dt.timedelta(days=AUTHORITY_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(authority=True), critical=True)
         .add_extension(identifier, critical=False)
@@ -124,8 +136,31 @@ def issue(
     """
     check_name(name)
     alternative_names = _alternative_names(name, roles, hosts)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = sign(directory, name, roles, alternative_names, key.public_key(), days, now=now)
+    issued = _write(certificate_path(directory, name), key_path(directory, name), certificate, key)
+    record(directory, name, certificate)
+    return issued
+
+
+def sign(
+    directory: Path,
+    name: str,
+    roles: Collection[Role],
+    alternative_names: Sequence[x509.GeneralName],
+    public_key: ec.EllipticCurvePublicKey,
+    days: int,
+    *,
+    now: dt.datetime | None = None,
+) -> x509.Certificate:
+    """Return a certificate of a host's key, signed by the authority in ``directory``.
+
+    Raises:
+        UsageError: a bad number of days.
+        ConfigurationError: no authority here.
+    """
     now = now or _now()
-    issuer, issuer_key = _load_authority(directory)
+    issuer, issuer_key = load_authority(directory)
     until = now + dt.timedelta(days=_check_days(days))
     if until > issuer.not_valid_after_utc:
         raise UsageError(
@@ -134,24 +169,31 @@ def issue(
             where=str(directory / AUTHORITY_CERTIFICATE),
             next_step="ask for fewer days, or make a new authority in another directory",
         )
-    key = ec.generate_private_key(ec.SECP256R1())
     issuer_identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    certificate = (
-        _builder(_name(name), issuer.subject, key, now, until)
+    return (
+        _builder(_name(name), issuer.subject, public_key, now, until)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(authority=False), critical=True)
         .add_extension(
-            x509.ExtendedKeyUsage([_USAGES[role] for role in Role if role in roles]), critical=False
+            x509.ExtendedKeyUsage([USAGES[role] for role in Role if role in roles]), critical=False
         )
         .add_extension(x509.SubjectAlternativeName(alternative_names), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_identifier),
             critical=False,
         )
         .sign(issuer_key, hashes.SHA256())
     )
-    return _write(certificate_path(directory, name), key_path(directory, name), certificate, key)
+
+
+def record(directory: Path, name: str, certificate: x509.Certificate) -> None:
+    """Keep a copy of an issued certificate: who wants to revoke needs every serial number."""
+    folder = directory / ISSUED_DIRECTORY
+    prepare_directory(folder)
+    path = folder / f"{name}.{certificate.serial_number:x}.pem"
+    content = certificate.public_bytes(serialization.Encoding.PEM)
+    write_new_files([(path, content, CERTIFICATE_MODE)])
 
 
 def _alternative_names(
@@ -193,7 +235,8 @@ def _check_days(days: int) -> int:
     return days
 
 
-def _load_authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def load_authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Return certificate and key of the authority. Raises ConfigurationError."""
     path = directory / AUTHORITY_KEY
     certificate = load_certificate(directory / AUTHORITY_CERTIFICATE)
     try:
@@ -223,7 +266,7 @@ def _load_authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurve
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
+    public_key: ec.EllipticCurvePublicKey,
     start: dt.datetime,
     end: dt.datetime,
 ) -> x509.CertificateBuilder:
@@ -231,7 +274,7 @@ def _builder(
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(start - _CLOCK_TOLERANCE)
         .not_valid_after(end)

@@ -28,6 +28,6 @@ def expiry_warnings(paths: Iterable[Path], now: dt.datetime) -> list[str]:
             when = "has expired" if info.not_after <= now else left
             warnings.append(
                 f"{path}: the certificate {when} ({info.not_after:%Y-%m-%d %H:%M} UTC);"
-                " renew it: see blockrep certs issue --help"
+                " renew it: blockrep peer renew, or blockrep certs renew where the authority is"
             )
     return warnings

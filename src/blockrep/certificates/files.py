@@ -10,7 +10,13 @@ from pathlib import Path
 
 from blockrep.errors import ConfigurationError, StorageError
 
-__all__ = ["CERTIFICATE_MODE", "KEY_MODE", "prepare_directory", "write_new_files"]
+__all__ = [
+    "CERTIFICATE_MODE",
+    "KEY_MODE",
+    "prepare_directory",
+    "replace_file",
+    "write_new_files",
+]
 
 KEY_MODE = 0o600
 CERTIFICATE_MODE = 0o644
@@ -75,6 +81,23 @@ def write_new_files(files: Sequence[tuple[Path, bytes, int]]) -> None:
                 ) from error
         _sync_directory(files[0][0].parent)
         undo.pop_all()
+
+
+def replace_file(path: Path, content: bytes, mode: int) -> None:
+    """Put new content in the place of a file, at once and durably.
+
+    Raises:
+        StorageError: writing failed; the old file is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    _remove(temporary)
+    write_new_files([(temporary, content, mode)])
+    try:
+        temporary.replace(path)
+    except OSError as error:
+        _remove(temporary)
+        raise StorageError(f"cannot be replaced: {error.strerror}", where=str(path)) from error
+    _sync_directory(path.parent)
 
 
 def _exists(path: Path) -> ConfigurationError:

@@ -11,6 +11,7 @@ from blockrep.errors import ConfigurationError
 __all__ = [
     "AUTHORITY_CERTIFICATE",
     "AUTHORITY_KEY",
+    "AUTHORITY_REVOCATIONS",
     "HOST_CERTIFICATE",
     "HOST_KEY",
     "Role",
@@ -22,6 +23,7 @@ __all__ = [
 
 AUTHORITY_CERTIFICATE = "ca.pem"
 AUTHORITY_KEY = "ca.key"
+AUTHORITY_REVOCATIONS = "ca.crl"
 HOST_CERTIFICATE = "host.pem"
 HOST_KEY = "host.key"
 

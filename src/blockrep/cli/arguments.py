@@ -15,7 +15,7 @@ __all__ = ["parse_arguments"]
 _DESCRIPTION = (
     "Replicates LVM thin volumes and image files to another host, incrementally. "
     "SOURCE is VG/LV or a path that starts with / or a dot; TARGET is HOST:VG/LV, HOST:/path or "
-    "tls://HOST:PORT/VG/LV."
+    "tls://HOST:PORT/VG/LV, or ssh://[USER@]HOST[:PORT]/VG/LV."
 )
 
 
@@ -35,10 +35,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"blockrep {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_push(commands)
+    _add_pull(commands)
     _add_verify(commands)
     _add_list(commands)
+    _add_prune(commands)
     _add_delta(commands)
     _add_certs(commands)
+    _add_peer(commands)
+    _add_authorize(commands)
     _add_demo(commands)
     return parser.parse_args(arguments)
 
@@ -59,12 +63,33 @@ def _command(
     return parser
 
 
+def _add_common(action: argparse.ArgumentParser) -> None:
+    """Take the command's options after the action's name, too."""
+    unset = argparse.SUPPRESS
+    action.add_argument("--config", type=Path, metavar="FILE", default=unset, help=unset)
+    action.add_argument("--debug", action="store_true", default=unset, help=unset)
+
+
 def _add_output(parser: argparse.ArgumentParser) -> None:
     output = parser.add_mutually_exclusive_group()
     output.add_argument(
         "--json", action="store_true", help="one JSON object a line, see docs/json.md"
     )
     output.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _add_ssh(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ssh-command",
+        metavar="COMMAND",
+        help='for ssh:// targets: use this OpenSSH client, such as "ssh" or "ssh -F FILE"',
+    )
+    parser.add_argument(
+        "--ssh-forward",
+        metavar="ADDRESS",
+        help="for ssh:// targets: use the server that listens there on the other host "
+        "(unix:/PATH or HOST:PORT) instead of starting one",
+    )
 
 
 def _add_push(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -85,6 +110,26 @@ def _add_push(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     mode.add_argument("--full", action="store_true", help="send everything that is allocated")
     parser.add_argument("--shrink", action="store_true", help="allow the replica to become smaller")
+    _add_ssh(parser)
+    _add_output(parser)
+
+
+def _add_pull(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "pull", "bring a replica here to the content of a volume there")
+    parser.add_argument("source", metavar="HOST:VOLUME", help="as TARGET of a push")
+    parser.add_argument("target", metavar="TARGET", help="VG/LV or path on this host")
+    parser.add_argument("--compress", action="store_true", help="have it compressed with zstd")
+    parser.add_argument("--bwlimit", metavar="RATE", help="bytes a second at most, such as 50M")
+    parser.add_argument(
+        "--keep", type=int, default=3, metavar="N", help="good snapshots to retain, default 3"
+    )
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--adopt", action="store_true", help="take over a volume that exists, overwrite it"
+    )
+    mode.add_argument("--full", action="store_true", help="have everything sent again")
+    parser.add_argument("--shrink", action="store_true", help="allow the replica to become smaller")
+    _add_ssh(parser)
     _add_output(parser)
 
 
@@ -92,6 +137,7 @@ def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = _command(commands, "verify", "compare the newest common snapshot, block by block")
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument("target", metavar="TARGET")
+    _add_ssh(parser)
     _add_output(parser)
 
 
@@ -102,6 +148,16 @@ def _add_list(commands: argparse._SubParsersAction[_Parser]) -> None:
         nargs="?",
         metavar="TARGET|SOURCE",
         help="default: all LVM volumes of this host that blockrep keeps snapshots of",
+    )
+    _add_ssh(parser)
+    _add_output(parser)
+
+
+def _add_prune(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "prune", "drop the oldest good snapshots of a replica")
+    parser.add_argument("target", metavar="TARGET")
+    parser.add_argument(
+        "--keep", type=int, required=True, metavar="N", help="how many stay, the newest of them"
     )
     _add_output(parser)
 
@@ -126,9 +182,69 @@ def _add_certs(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--host", action="append", default=[], metavar="NAME|ADDRESS", help="as clients call it"
     )
     issue.add_argument("--days", type=int, metavar="N", help="how long it is valid")
+    renew = actions.add_parser(
+        "renew", help="replace a certificate by one that ends later", allow_abbrev=False
+    )
+    renew.add_argument("name", metavar="NAME")
+    renew.add_argument("--days", type=int, metavar="N", help="how long it is valid")
+    renew.add_argument("--new-key", action="store_true", help="make a new key, too")
+    revoke = actions.add_parser(
+        "revoke", help="have certificates not trusted any more", allow_abbrev=False
+    )
+    revoke.add_argument("name", metavar="NAME|FILE", help="a host, or one certificate")
     show = actions.add_parser("show", help="say what a certificate says", allow_abbrev=False)
     show.add_argument("file", nargs="*", type=Path, metavar="FILE", help="default: all here")
-    for action in (initialise, issue, show):
+    for action in (initialise, issue, renew, revoke, show):
+        _add_common(action)
+        action.add_argument(
+            "--directory", type=Path, metavar="DIR", help="default: certs beside the configuration"
+        )
+
+
+def _add_authorize(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(
+        commands, "authorize", "print what lets an SSH key do only this, to be pasted on the server"
+    )
+    parser.add_argument("name", metavar="NAME", help="the client's identity")
+    parser.add_argument(
+        "--target",
+        action="append",
+        required=True,
+        metavar="NAME[=VOLUME]",
+        help="what the client may ask for, and the volume that it stands for; several allowed",
+    )
+    parser.add_argument(
+        "--operations", metavar="WORDS", help="out of push,verify,list,pull,prune; default: 3 first"
+    )
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the client's public SSH key")
+    parser.add_argument(
+        "--toml",
+        action="store_true",
+        help="print the section for the server's configuration, instead of the line for "
+        "authorized_keys",
+    )
+
+
+def _add_peer(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "peer", "get certificates without copying files")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    invite = actions.add_parser(
+        "invite", help="on the server: print a one-time token for a client", allow_abbrev=False
+    )
+    invite.add_argument("name", metavar="NAME", help="the client's identity")
+    invite.add_argument(
+        "--host", metavar="HOST[:PORT]", help="where the client reaches this server"
+    )
+    invite.add_argument("--minutes", type=int, default=10, metavar="N", help="default 10")
+    invite.add_argument("--days", type=int, default=90, metavar="N", help="of the certificate")
+    join = actions.add_parser("join", help="on the client: use a token", allow_abbrev=False)
+    join.add_argument("token", metavar="TOKEN", help="- reads it from standard input")
+    renew = actions.add_parser(
+        "renew", help="on the client: have the certificate renewed", allow_abbrev=False
+    )
+    renew.add_argument("server", metavar="HOST[:PORT]")
+    for action in (invite, join, renew):
+        _add_common(action)
         action.add_argument(
             "--directory", type=Path, metavar="DIR", help="default: certs beside the configuration"
         )

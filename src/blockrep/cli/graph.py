@@ -14,7 +14,7 @@ from blockrep.config.identity import find_files
 from blockrep.config.settings import Settings
 from blockrep.model.names import Target
 from blockrep.replication.blocking import ThreadBlocking
-from blockrep.storage.factory import open_source
+from blockrep.storage.factory import open_source, open_target
 from blockrep.transport.interface import Transport
 from blockrep.transport.tls import connect
 from blockrep.transport.tls_context import client_context
@@ -30,6 +30,14 @@ _THREADS = 4
 @contextlib.contextmanager
 def client_graph(settings: Settings) -> Iterator[ClientContext]:
     """Yield a context for the operations; its threads end with it."""
+
+    async def connect_any(target: Target) -> Transport:
+        if target.scheme == "tls":
+            return await connect_tls(target)
+        # Loaded only here: asyncssh takes longer to load than all the rest.
+        from blockrep.cli.ssh import connect_ssh  # noqa: PLC0415
+
+        return await connect_ssh(target, settings)
 
     async def connect_tls(target: Target) -> Transport:
         files = find_files(settings.tls, Role.CLIENT, socket.gethostname())
@@ -51,7 +59,8 @@ def client_graph(settings: Settings) -> Iterator[ClientContext]:
     with ThreadBlocking(_THREADS) as blocking:
         yield ClientContext(
             open_source=lambda name: open_source(name, settings.storage),
-            connect=connect_tls,
+            open_target=lambda name: open_target(name, settings.storage),
+            connect=connect_any,
             blocking=blocking,
             runtime_directory=settings.storage.runtime_directory,
             handshake_seconds=settings.client.connect_timeout_seconds,

@@ -6,19 +6,21 @@ import argparse
 import asyncio
 import logging
 import os
+import shlex
 import signal
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import uvloop
 
 from blockrep.config.load import load_settings
 from blockrep.config.settings import Settings
-from blockrep.config.values import parse_size
+from blockrep.config.values import parse_listening_address, parse_size
 from blockrep.errors import InterruptedByUserError, UsageError
 from blockrep.model.names import Target, VolumeName, parse_target, parse_volume
 
-__all__ = ["rate_of", "run_operation", "settings_of", "source_of", "target_of"]
+__all__ = ["rate_of", "run_operation", "settings_of", "source_of", "target_of", "volume_of"]
 
 T = TypeVar("T")
 
@@ -59,16 +61,30 @@ async def _cancellable(operation: Coroutine[Any, Any, T]) -> T:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Load the configuration. Raises ConfigurationError."""
-    return load_settings(options.config, os.environ, os.geteuid())
+    """Load the configuration; options about SSH win. Raises ConfigurationError, UsageError."""
+    settings = load_settings(options.config, os.environ, os.geteuid())
+    ssh = settings.ssh
+    try:
+        if command := getattr(options, "ssh_command", None):
+            ssh = replace(ssh, command=tuple(shlex.split(command)))
+        if forward := getattr(options, "ssh_forward", None):
+            ssh = replace(ssh, forward=parse_listening_address(forward))
+    except ValueError as error:
+        raise UsageError(str(error), where="--ssh-command or --ssh-forward") from error
+    return replace(settings, ssh=ssh)
 
 
 def source_of(options: argparse.Namespace) -> VolumeName:
     """Return the source. Raises UsageError."""
+    return volume_of(options.source, "SOURCE")
+
+
+def volume_of(text: str, what: str) -> VolumeName:
+    """Return a volume of this host; ``what`` is its name in the usage. Raises UsageError."""
     try:
-        return parse_volume(options.source)
+        return parse_volume(text)
     except ValueError as error:
-        raise UsageError(str(error), next_step="SOURCE is VG/LV or a path") from error
+        raise UsageError(str(error), next_step=f"{what} is VG/LV or a path") from error
 
 
 def target_of(text: str, settings: Settings) -> Target:
@@ -76,7 +92,7 @@ def target_of(text: str, settings: Settings) -> Target:
     try:
         return parse_target(text, settings.client.port)
     except ValueError as error:
-        hint = "TARGET is HOST:VG/LV, HOST:/path or tls://HOST:PORT/VG/LV"
+        hint = "TARGET is HOST:VG/LV, HOST:/path, tls://HOST:PORT/VG/LV or ssh://HOST/VG/LV"
         raise UsageError(str(error), next_step=hint) from error
 
 

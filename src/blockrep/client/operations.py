@@ -16,12 +16,12 @@ from blockrep.client.connect import established
 from blockrep.model.extents import Extent
 from blockrep.model.names import Target, VolumeName
 from blockrep.model.snapshots import Replica, Snapshot
-from blockrep.protocol.messages import Bye, Open, Release, Volume
+from blockrep.protocol.messages import Bye, Open, Prune, Pruned, Release, Volume
 from blockrep.replication import events
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.describe import replica_from
 from blockrep.replication.sender import DryRun, Pusher, PushOptions, Transfer, Verification
-from blockrep.storage.interface import SourceVolume
+from blockrep.storage.interface import SourceVolume, TargetVolume
 from blockrep.storage.locks import VolumeLock
 from blockrep.transport.interface import Transport
 
@@ -31,6 +31,7 @@ __all__ = [
     "list_remote",
     "list_source",
     "preview_delta",
+    "prune_remote",
     "push",
     "verify",
 ]
@@ -42,6 +43,7 @@ class ClientContext:
 
     Attributes:
         open_source: opens a volume of this host.
+        open_target: opens a replica of this host.
         connect: returns an established transport to a target's host.
         blocking: where storage calls run.
         runtime_directory: for locks.
@@ -50,6 +52,7 @@ class ClientContext:
     """
 
     open_source: Callable[[VolumeName], SourceVolume]
+    open_target: Callable[[VolumeName], TargetVolume]
     connect: Callable[[Target], Awaitable[Transport]]
     blocking: Blocking
     runtime_directory: Path
@@ -118,6 +121,25 @@ async def list_remote(context: ClientContext, target: Target, sink: events.Event
         await channel.send(Release())
         await channel.send(Bye())
         return replica
+
+
+async def prune_remote(
+    context: ClientContext, target: Target, keep: int, sink: events.EventSink
+) -> Pruned:
+    """Have the oldest good snapshots of a replica dropped, but for the newest ``keep``.
+
+    Raises:
+        RefusedError: the server does not allow it, or not so few.
+    """
+    transport = await context.connect(target)
+    async with established(transport, (), sink, context.handshake_seconds) as channel:
+        await channel.send(Open("prune", str(target.volume), ""))
+        await channel.receive(Volume)
+        await channel.send(Prune(keep))
+        pruned = await channel.receive(Pruned)
+        await channel.send(Release())
+        await channel.send(Bye())
+        return pruned
 
 
 async def list_source(context: ClientContext, source: VolumeName) -> list[Snapshot]:

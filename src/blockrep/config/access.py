@@ -17,10 +17,24 @@ from typing import Final
 from blockrep.errors import ConfigurationError
 from blockrep.model.names import VolumeName, parse_volume
 
-__all__ = ["DEFAULT_KEEP", "OPERATIONS", "AccessPolicy", "Grant", "TargetRule", "check_pattern"]
+__all__ = [
+    "DEFAULT_KEEP",
+    "DEFAULT_OPERATIONS",
+    "OPERATIONS",
+    "AccessPolicy",
+    "Grant",
+    "TargetRule",
+    "check_pattern",
+]
 
-OPERATIONS: Final = ("push", "verify", "list")
+OPERATIONS: Final = ("push", "verify", "list", "pull", "prune")
+DEFAULT_OPERATIONS: Final = ("push", "verify", "list")
 DEFAULT_KEEP: Final = 3
+
+# What blockrep keeps for itself: snapshots and staging volumes of LVM, the folder beside images.
+# Whoever could name them would have another client's snapshots, or write to a good one.
+_OWN_LV: Final = re.compile(r"br_[gst]_.*")
+_OWN_FOLDER: Final = ".blockrep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +48,20 @@ class TargetRule:
         create: it may come to exist.
         adopt: it may be taken over although it is not ours.
         keep: good snapshots that are retained.
+        keep_min: good snapshots that a client's prune leaves, 1 to ``keep``.
+        quota_bytes: largest size of the volume that is pushed; 0: any.
+        rate_bytes_per_second: received by all sessions under this rule together; 0: any.
     """
 
     name: str
     volume: str
-    operations: frozenset[str] = frozenset(OPERATIONS)
+    operations: frozenset[str] = frozenset(DEFAULT_OPERATIONS)
     create: bool = True
     adopt: bool = False
     keep: int = DEFAULT_KEEP
+    keep_min: int = 1
+    quota_bytes: int = 0
+    rate_bytes_per_second: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +73,21 @@ class Grant:
         create: it may come to exist.
         adopt: it may be taken over although it is not ours.
         keep: good snapshots that are retained.
+        keep_min: good snapshots that a client's prune leaves.
+        quota_bytes: largest size of the volume that is pushed; 0: any.
+        rate_bytes_per_second: received by all sessions under ``rule`` together; 0: any.
+        rule: name of the rule that allows it; empty: there are no rules.
         beneath: for a path, the folder that it must not leave through symbolic links; else None.
     """
 
     volume: VolumeName
-    create: bool
-    adopt: bool
-    keep: int
+    create: bool = True
+    adopt: bool = True
+    keep: int = DEFAULT_KEEP
+    keep_min: int = 1
+    quota_bytes: int = 0
+    rate_bytes_per_second: int = 0
+    rule: str = ""
     beneath: Path | None = None
 
 
@@ -85,11 +113,15 @@ class AccessPolicy:
         if not identity or operation not in OPERATIONS:
             return None
         if self.clients is None:
-            return self._authorize_anyone(requested)
+            return self._authorize_anyone(requested) if operation in DEFAULT_OPERATIONS else None
         for rule in self.clients.get(identity, ()):
             if operation in rule.operations and (grant := _apply(rule, requested)) is not None:
                 return grant
         return None
+
+    def knows(self, identity: str) -> bool:
+        """Whether the identity may do anything at all."""
+        return self.clients is None or bool(self.clients.get(identity))
 
     def check(self) -> None:
         """Check what a server needs before it listens.
@@ -120,7 +152,7 @@ class AccessPolicy:
         if volume is None:
             return None
         if volume.is_lvm:
-            return Grant(volume, create=True, adopt=True, keep=DEFAULT_KEEP)
+            return Grant(volume)
         if self.image_directory is None:
             return None
         # A path that does not start with / counts from the folder: "replica:./vm.img" needs no
@@ -128,13 +160,7 @@ class AccessPolicy:
         path = self.image_directory / volume.path
         if path == self.image_directory or self.image_directory not in path.parents:
             return None
-        return Grant(
-            VolumeName(path=str(path)),
-            create=True,
-            adopt=True,
-            keep=DEFAULT_KEEP,
-            beneath=self.image_directory,
-        )
+        return Grant(VolumeName(path=str(path)), beneath=self.image_directory)
 
 
 def check_pattern(text: str) -> str:
@@ -149,6 +175,9 @@ def check_pattern(text: str) -> str:
     volume = parse_volume(text.replace("*", "x"))
     if not volume.is_lvm and (".." in PurePosixPath(text).parts or not text.startswith("/")):
         msg = f"{text[:80]!r} is not an absolute path without .."
+        raise ValueError(msg)
+    if _is_own(volume):
+        msg = f"{text[:80]!r} is what blockrep keeps for itself"
         raise ValueError(msg)
     if not volume.is_lvm and "*" in PurePosixPath(text).parent.as_posix():
         msg = f"{text[:80]!r} has a * that is not in its last part"
@@ -169,16 +198,32 @@ def _apply(rule: TargetRule, requested: str) -> Grant | None:
     beneath = None if volume.is_lvm else Path(rule.volume).parent
     if beneath is not None and Path(volume.path).parent != beneath:
         return None  # "." is the folder itself
-    return Grant(volume, rule.create, rule.adopt, rule.keep, beneath)
+    return Grant(
+        volume,
+        rule.create,
+        rule.adopt,
+        rule.keep,
+        rule.keep_min,
+        rule.quota_bytes,
+        rule.rate_bytes_per_second,
+        rule.name,
+        beneath,
+    )
 
 
 def _parse(text: str) -> VolumeName | None:
-    """Parse a volume; a path with ``..`` is none."""
+    """Parse a volume; a path with ``..`` is none, nor is what blockrep keeps for itself."""
     try:
         volume = parse_volume(text)
     except ValueError:
         return None
-    return None if ".." in PurePosixPath(volume.path).parts else volume
+    return None if ".." in PurePosixPath(volume.path).parts or _is_own(volume) else volume
+
+
+def _is_own(volume: VolumeName) -> bool:
+    if volume.is_lvm:
+        return _OWN_LV.fullmatch(volume.lv) is not None
+    return _OWN_FOLDER in PurePosixPath(volume.path).parts
 
 
 def _stays_beneath(path: Path, folder: Path) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from blockrep.certificates.naming import (
     AUTHORITY_CERTIFICATE,
+    AUTHORITY_REVOCATIONS,
     HOST_CERTIFICATE,
     Role,
 )
@@ -35,10 +36,13 @@ def find_files(tls: TlsSettings, role: Role, host_name: str) -> TlsFiles:
         ConfigurationError: there is no certificate, or several and nothing that tells which.
     """
     ca = tls.ca or tls.directory / AUTHORITY_CERTIFICATE
+    crl = tls.crl
+    if crl is None and (found := ca.with_name(AUTHORITY_REVOCATIONS)).exists():
+        crl = found
     if tls.certificate is not None and tls.key is not None:
-        return TlsFiles(ca, tls.certificate, tls.key, tls.crl)
+        return TlsFiles(ca, tls.certificate, tls.key, crl)
     certificate = _choose(tls.directory, role, host_name)
-    return TlsFiles(ca, certificate, certificate.with_suffix(".key"), tls.crl)
+    return TlsFiles(ca, certificate, certificate.with_suffix(".key"), crl)
 
 
 def _choose(directory: Path, role: Role, host_name: str) -> Path:

@@ -11,8 +11,9 @@ from blockrep.config.values import (
     DURATION_FORMS,
     SIZE_FORMS,
     Address,
-    parse_address,
+    LocalAddress,
     parse_duration,
+    parse_listening_address,
     parse_size,
 )
 from blockrep.errors import ConfigurationError
@@ -79,13 +80,15 @@ class Table:
             self.reject(name, "a path")
         return self._file.parent / Path(text).expanduser()
 
-    def addresses(self, name: str, default: Sequence[Address]) -> tuple[Address, ...]:
-        """Return addresses, given as one string or a list of them."""
-        value = self._take(name, None, (str, list), "HOST:PORT or a list of them")
+    def addresses(
+        self, name: str, default: Sequence[Address | LocalAddress]
+    ) -> tuple[Address | LocalAddress, ...]:
+        """Return addresses to listen on, given as one string or a list of them."""
+        value = self._take(name, None, (str, list), "HOST:PORT, unix:/PATH, or a list of them")
         if value is None:
             return tuple(default)
         return tuple(
-            self._parse(name, item, parse_address)
+            self._parse(name, item, parse_listening_address)
             for item in ([value] if isinstance(value, str) else value)
         )
 

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from blockrep.config.access import DEFAULT_KEEP, OPERATIONS, AccessPolicy, TargetRule, check_pattern
+from blockrep.config.access import (
+    DEFAULT_KEEP,
+    DEFAULT_OPERATIONS,
+    OPERATIONS,
+    AccessPolicy,
+    TargetRule,
+    check_pattern,
+)
 from blockrep.config.reader import Table
-from blockrep.config.values import Address, parse_address
+from blockrep.config.values import (
+    Address,
+    LocalAddress,
+    parse_address,
+    parse_listening_address,
+)
 from blockrep.model.names import DEFAULT_PORT, parse_volume
 from blockrep.protocol.limits import (
     DEFAULT_PAYLOAD_BYTES,
@@ -25,6 +38,7 @@ __all__ = [
     "HostAlias",
     "ServerSettings",
     "Settings",
+    "SshSettings",
     "TlsSettings",
     "read_settings",
 ]
@@ -34,6 +48,10 @@ _MAX_WINDOW_BYTES: Final = 16 << 30
 _MAX_BUFFER_BYTES: Final = 4 << 30
 _MAX_SESSIONS: Final = 1000
 _MAX_KEEP: Final = 1000
+_MAX_QUOTA_BYTES: Final = 1 << 60
+# Slower, one batch of frames would be waited for longer than a minute.
+_MIN_RATE_BYTES: Final = 64 << 10
+_MAX_RATE_BYTES: Final = 1 << 40
 _DAY_SECONDS: Final = 86400.0
 
 
@@ -87,9 +105,10 @@ class ServerSettings:
         window_bytes: sent and not yet durable.
         max_payload_bytes: of one frame.
         buffer_bytes: received payloads in memory, for each session.
+        audit_file: the audit log is appended to it too; None: to no file.
     """
 
-    listen: tuple[Address, ...] = (Address("", DEFAULT_PORT),)
+    listen: tuple[Address | LocalAddress, ...] = (Address("", DEFAULT_PORT),)
     max_sessions: int = 16
     max_unauthenticated: int = 32
     handshake_seconds: float = 10.0
@@ -98,6 +117,7 @@ class ServerSettings:
     window_bytes: int = DEFAULT_WINDOW_BYTES
     max_payload_bytes: int = DEFAULT_PAYLOAD_BYTES
     buffer_bytes: int = 16 << 20
+    audit_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +135,23 @@ class TlsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SshSettings:
+    """``[ssh]``: how targets of the form ``ssh://`` are reached.
+
+    Attributes:
+        command: the OpenSSH client with options; empty: the library in this process.
+        remote_command: the server's program on other hosts.
+        config: in the place of ``~/.ssh/config``, for the library.
+        forward: a server that listens there on the other host is used; None: one is started.
+    """
+
+    command: tuple[str, ...] = ()
+    remote_command: tuple[str, ...] = ("blockrep-server",)
+    config: Path | None = None
+    forward: Address | LocalAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration. ``file`` is None if there is none, and all is default."""
 
@@ -123,6 +160,7 @@ class Settings:
     server: ServerSettings
     storage: StorageSettings
     tls: TlsSettings
+    ssh: SshSettings
     access: AccessPolicy
 
 
@@ -147,6 +185,7 @@ def read_settings(
         server=server,
         storage=_storage(whole.table("storage"), directories),
         tls=_tls(whole.table("tls"), directories),
+        ssh=_ssh(whole.table("ssh")),
         access=AccessPolicy(_clients(whole), image_directory),
     )
     whole.finish()
@@ -190,6 +229,7 @@ def _server(table: Table) -> tuple[Path | None, ServerSettings]:
         buffer_bytes=table.size(
             "buffer_bytes", default.buffer_bytes, 2 * MAX_PAYLOAD_BYTES, _MAX_BUFFER_BYTES
         ),
+        audit_file=table.path("audit_file", None),
     )
     if settings.window_bytes < 4 * settings.max_payload_bytes:
         table.reject(
@@ -241,6 +281,30 @@ def _tls(table: Table, directories: Directories) -> TlsSettings:
     return settings
 
 
+def _ssh(table: Table) -> SshSettings:
+    default = SshSettings()
+    remote_command = _words(table, "remote_command", default.remote_command)
+    if not remote_command:
+        table.reject("remote_command", "the server's program on other hosts")
+    settings = SshSettings(
+        command=_words(table, "command", default.command),
+        remote_command=remote_command,
+        config=table.path("config", None),
+        forward=table.parsed("forward", parse_listening_address) if "forward" in table else None,
+    )
+    table.finish()
+    return settings
+
+
+def _words(table: Table, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a command line as its words."""
+    text = table.text(name, shlex.join(default))
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        table.reject(name, "a command with its options", str(error))
+
+
 def _clients(whole: Table) -> Mapping[str, tuple[TargetRule, ...]] | None:
     # No [clients] at all and an empty [clients] are opposites: everybody with a certificate,
     # nobody.
@@ -262,10 +326,17 @@ def _target(table: Table) -> TargetRule:
     rule = TargetRule(
         name=name,
         volume=volume or name,
-        operations=table.choices("operations", OPERATIONS, OPERATIONS),
+        operations=table.choices("operations", DEFAULT_OPERATIONS, OPERATIONS),
         create=table.boolean("create", default=True),
         adopt=table.boolean("adopt", default=False),
         keep=table.integer("keep", DEFAULT_KEEP, 1, _MAX_KEEP),
+        keep_min=table.integer("keep_min", 1, 1, _MAX_KEEP),
+        quota_bytes=table.size("quota_bytes", 0, 0, _MAX_QUOTA_BYTES),
+        rate_bytes_per_second=table.size("rate_bytes_per_second", 0, 0, _MAX_RATE_BYTES),
     )
+    if 0 < rule.rate_bytes_per_second < _MIN_RATE_BYTES:
+        table.reject("rate_bytes_per_second", f"0 (no limit), or at least {_MIN_RATE_BYTES} bytes")
+    if rule.keep_min > rule.keep:
+        table.reject("keep_min", f"at most keep, which is {rule.keep}")
     table.finish()
     return rule

@@ -11,10 +11,13 @@ from blockrep.model.names import DEFAULT_PORT
 __all__ = [
     "ADDRESS_FORMS",
     "DURATION_FORMS",
+    "LOCAL_ADDRESS_FORM",
     "SIZE_FORMS",
     "Address",
+    "LocalAddress",
     "parse_address",
     "parse_duration",
+    "parse_listening_address",
     "parse_size",
 ]
 
@@ -24,6 +27,7 @@ SIZE_FORMS: Final = (
 )
 DURATION_FORMS: Final = "seconds as a number, or with a unit: 500ms, 30s, 5m, 2h, 1d"
 ADDRESS_FORMS: Final = "HOST, HOST:PORT, [IPV6]:PORT, or *:PORT for every address"
+LOCAL_ADDRESS_FORM: Final = "unix:/PATH"
 
 _SIZE: Final = re.compile(r"(\d{1,18}(?:\.\d{1,6})?) ?([KMGT])?(i?B)?", re.IGNORECASE | re.ASCII)
 _EXPONENTS: Final[dict[str, int]] = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -44,6 +48,16 @@ class Address(NamedTuple):
         """Return it as it is typed."""
         host = self.host or "*"
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+
+class LocalAddress(NamedTuple):
+    """Path of a Unix socket."""
+
+    path: str
+
+    def __str__(self) -> str:
+        """Return it as it is typed."""
+        return f"unix:{self.path}"
 
 
 def parse_size(text: str) -> int:
@@ -116,3 +130,19 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> Address:
             raise ValueError(msg)
         port = int(port_text)
     return Address("" if host == "*" else host, port)
+
+
+def parse_listening_address(text: str, default_port: int = DEFAULT_PORT) -> Address | LocalAddress:
+    """Parse an address, or ``unix:/PATH``.
+
+    Raises:
+        ValueError: it is neither; the message says what is accepted.
+    """
+    prefix, _, path = text.partition(":")
+    if prefix != "unix":
+        return parse_address(text, default_port)
+    # sun_path has 108 bytes, the last of them 0: unix(7).
+    if not path.startswith("/") or path.endswith("/") or len(path.encode()) > 107 or "\0" in path:
+        msg = f"{text[:120]!r} is not a Unix socket; accepted: {LOCAL_ADDRESS_FORM}"
+        raise ValueError(msg)
+    return LocalAddress(path)

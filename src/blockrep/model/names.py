@@ -39,6 +39,8 @@ _RESERVED_INFIXES = (
 _MAX_PATH_BYTES = 4096  # PATH_MAX, and what OPEN can carry
 _HOST_PATTERN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?)")
 _PORT_PATTERN = re.compile(r":([0-9]{1,5})")
+_USER_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,63}")
+_SCHEMES = ("tls", "ssh")
 _MAX_PORT = 65535
 
 
@@ -64,6 +66,7 @@ class VolumeName:
 class Target:
     """Where to push to.
 
+    ``scheme``: tls or ssh. ``user``, and ``port`` 0: what SSH's own configuration says.
     ``volume`` is what the server is asked for; its configuration decides what that means.
     """
 
@@ -71,11 +74,14 @@ class Target:
     host: str
     port: int
     volume: VolumeName
+    user: str = ""
 
     def __str__(self) -> str:
         """Return the target in its full form, which :func:`parse_target` takes again."""
+        user = f"{self.user}@" if self.user else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}/{self.volume}"
+        port = f":{self.port}" if self.port else ""
+        return f"{self.scheme}://{user}{host}{port}/{self.volume}"
 
 
 def parse_volume(text: str) -> VolumeName:
@@ -108,6 +114,8 @@ def parse_volume(text: str) -> VolumeName:
 def parse_target(text: str, default_port: int = DEFAULT_PORT) -> Target:
     """Parse ``HOST:VG/LV``, ``HOST:/path``, ``tls://HOST[:PORT]/VG/LV``, ``tls://HOST[:PORT]//path``.
 
+    And ``ssh://[USER@]HOST[:PORT]/VG/LV``, ``ssh://[USER@]HOST[:PORT]//path``.
+
     Raises:
         ValueError: the text is none of these; the message says why.
     """
@@ -118,14 +126,33 @@ def parse_target(text: str, default_port: int = DEFAULT_PORT) -> Target:
         if not rest.startswith(":"):
             raise ValueError(f"{shown} is not HOST:VG/LV, HOST:/path or tls://HOST:PORT/VG/LV")
         return Target("tls", host, default_port, parse_volume(rest[1:]))
-    if scheme != "tls":
-        raise ValueError(f"{scheme[:20]!a} is not a known way to reach a host (known: tls)")
+    if scheme not in _SCHEMES:
+        raise ValueError(
+            f"{scheme[:20]!a} is not a known way to reach a host (known: {', '.join(_SCHEMES)})"
+        )
+    user = ""
+    if scheme == "ssh":
+        user, rest = _take_user(rest)
     host, rest = _take_host(rest)
     address, slash, volume = rest.partition("/")
-    port = _parse_port(address) if address else default_port
+    port = 0 if scheme == "ssh" else default_port
+    if address:
+        port = _parse_port(address)
     if not slash:
         raise ValueError(f"{shown} names no volume")
-    return Target("tls", host, port, parse_volume(volume))
+    return Target(scheme, host, port, parse_volume(volume), user)
+
+
+def _take_user(text: str) -> tuple[str, str]:
+    # What follows the first slash is the volume, which may have an @ of its own.
+    user, at, _ = text.partition("/")[0].rpartition("@")
+    if not at:
+        return "", text
+    rest = text[len(user) + 1 :]
+    # useradd(8), and the names that directories of users have; never an option of ssh.
+    if not _USER_PATTERN.fullmatch(user):
+        raise ValueError(f"{user[:40]!a} is not the name of a user")
+    return user, rest
 
 
 def _take_host(text: str) -> tuple[str, str]:

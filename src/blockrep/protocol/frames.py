@@ -64,6 +64,9 @@ class FrameType(IntEnum):
     PING = 0x0F
     ABORT = 0x10
     BYE = 0x11
+    PRUNE = 0x12
+    PRUNED = 0x13
+    PULL = 0x14
 
 
 _KNOWN_TYPES: Final = frozenset(int(one) for one in FrameType)

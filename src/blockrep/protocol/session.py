@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from blockrep.errors import (
     BlockrepError,
@@ -36,6 +37,7 @@ from blockrep.protocol.messages import (
     Hello,
     Message,
     Ping,
+    Pull,
     Ready,
     Welcome,
     encode_message,
@@ -61,8 +63,9 @@ class Session:
 
     Attributes:
         state: where the protocol is.
+        turned: PULL was sent: the server now does what the client did, and the other way round.
         error: why the session is over; None while it is not, and after BYE.
-        limits: what WELCOME said; None before it.
+        limits: what WELCOME said, and after it PULL; None before it.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Session:
         self.side = side
         self.peer = peer
         self.state = State.START
+        self.turned = False
         self.error: BlockrepError | None = None
         self.limits: Welcome | None = None
         self._hello: Hello | None = None
@@ -88,6 +92,14 @@ class Session:
         self._handshake_deadline = now + handshake_seconds
         self._data_position = 0
         self._ack = Ack(0, 0)
+
+    def _next_state(self, frame_type: FrameType, sender: Side) -> State | None:
+        """Ask the transition table, in which the sides change places once, with PULL."""
+        if not self.turned:
+            return next_state(self.state, frame_type, sender)
+        if frame_type is FrameType.PULL:
+            return None
+        return next_state(self.state, frame_type, sender.other)
 
     @property
     def _is_over(self) -> bool:
@@ -144,11 +156,11 @@ class Session:
 
     def _admit(self, frame_type: FrameType) -> None:
         """Refuse a frame that may not come now, before memory is spent on it."""
-        if next_state(self.state, frame_type, self.side.other) is None:
+        if self._next_state(frame_type, self.side.other) is None:
             raise ProtocolError(f"{frame_type.name} is not allowed in state {self.state.value}")
 
     def _receive(self, message: Message) -> None:
-        state = next_state(self.state, message.TYPE, self.side.other)
+        state = self._next_state(message.TYPE, self.side.other)
         assert state is not None, "nothing we can send since its prefix came forbids a frame"
         if isinstance(message, Abort):
             self.state = state
@@ -179,6 +191,8 @@ class Session:
             _check_welcome(message, self._hello)
             self.limits = message
             self._reader.max_data_payload_bytes = message.max_payload_bytes
+        elif isinstance(message, Pull):
+            self._turn(message)
         elif isinstance(message, Ready):
             self._data_position = message.cursor_bytes
             self._ack = Ack(message.cursor_bytes, message.cursor_bytes)
@@ -188,6 +202,16 @@ class Session:
         elif isinstance(message, Ack):
             _check_ack(message, self._ack, self._data_position)
             self._ack = message
+
+    def _turn(self, pull: Pull) -> None:
+        assert self.limits is not None, "the state machine lets WELCOME come first"
+        self.turned = True
+        self.limits = replace(
+            self.limits,
+            max_payload_bytes=pull.max_payload_bytes,
+            window_bytes=pull.window_bytes,
+        )
+        self._reader.max_data_payload_bytes = pull.max_payload_bytes
 
     # Messages in and out.
 
@@ -204,7 +228,7 @@ class Session:
             InternalError: the protocol does not allow it in this state, or after what was sent
                 before, or it exceeds a limit.
         """
-        state = next_state(self.state, message.TYPE, self.side)
+        state = self._next_state(message.TYPE, self.side)
         if state is None or self.error is not None or isinstance(message, Abort):
             sender = f"by the {self.side.value} in state {self.state.value}"
             raise InternalError(f"{message.TYPE.name} cannot be sent {sender}")

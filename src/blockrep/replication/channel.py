@@ -207,6 +207,15 @@ class Channel:
         self._pool.release(payload)
         self._update_room()
 
+    def fail(self, error: BlockrepError) -> None:
+        """End the session with an error of ours; whoever works with it is still to be cancelled.
+
+        What arrived and was not taken is not acted upon any more.
+        """
+        self.session.fail(error)
+        self._arrived.clear()
+        self._changed.set()
+
     def _raise_error(self) -> None:
         if self.session.error is not None:
             raise self.session.error

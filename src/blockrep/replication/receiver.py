@@ -1,22 +1,23 @@
-"""The server's half of a session: answers OPEN, COMPARE and BEGIN, receives transfers.
+"""The receiver's half of a session: answers OPEN, COMPARE and BEGIN, receives and commits.
 
-Commits them.
+It is the server's half or, after PULL, the client's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from blockrep import __version__
 from blockrep.errors import BlockrepError, InternalError, ProtocolError, RefusedError
 from blockrep.model.extents import ExtentSummary
-from blockrep.model.snapshots import Replica
+from blockrep.model.snapshots import Replica, Snapshot
 from blockrep.protocol.limits import PROTOCOL_VERSION
 from blockrep.protocol.messages import (
     Begin,
@@ -24,18 +25,24 @@ from blockrep.protocol.messages import (
     Committed,
     Compare,
     Hello,
+    Message,
     Open,
+    Prune,
+    Pruned,
+    Pull,
     Ready,
     Release,
     StageRequest,
     Welcome,
 )
+from blockrep.replication import events
 from blockrep.replication.blocking import Blocking, opened
 from blockrep.replication.channel import Channel
 from blockrep.replication.comparing import digest_blocks
 from blockrep.replication.describe import volume_from
 from blockrep.replication.digest_exchange import send_digests
-from blockrep.replication.receiving import StreamReceiver
+from blockrep.replication.pacing import RateLimiter
+from blockrep.replication.receiving import StreamReceiver, Tally
 from blockrep.replication.writing import Decompressor
 from blockrep.storage.interface import BeginRequest, SnapshotReader, Staging, TargetVolume
 
@@ -44,17 +51,32 @@ __all__ = ["Access", "AuditSink", "Receiver", "ReceiverLimits", "VolumeGate"]
 _log = logging.getLogger("blockrep.receiver")
 
 AuditSink = Callable[[str, dict[str, object]], None]
-"""Told (event, fields): refused, committed, deleted, forced."""
+"""Told (event, fields): refused, committed, deleted, forced. Called from any thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """An opened target and what this client may do with it. ``keep``: good snapshots to retain."""
+    """An opened target and what this client may do with it.
+
+    Attributes:
+        keep: good snapshots to retain.
+        keep_min: good snapshots that a prune leaves.
+        quota_bytes: largest size of what is pushed; 0: any.
+        limiter: what arrives waits for it.
+        may_replace: all content may be given up for a full transfer, although there are good
+            snapshots.
+        may_shrink: the replica may become smaller.
+    """
 
     target: TargetVolume
     may_create: bool
     may_adopt: bool
     keep: int
+    keep_min: int
+    quota_bytes: int
+    limiter: RateLimiter
+    may_replace: bool = True
+    may_shrink: bool = True
 
 
 class VolumeGate(Protocol):
@@ -90,6 +112,7 @@ class Receiver:
         limits: announced to the client.
         features: what this server offers (``zstd``).
         audit: told what must be on record.
+        sink: told how a transfer gets on; None: nobody.
     """
 
     def __init__(
@@ -101,8 +124,10 @@ class Receiver:
         limits: ReceiverLimits,
         features: tuple[str, ...],
         audit: AuditSink,
+        sink: events.EventSink | None = None,
     ) -> None:
         self._channel = channel
+        self._sink = sink or (lambda _event: None)
         self._identity = identity
         self._gate = gate
         self._blocking = blocking
@@ -111,21 +136,30 @@ class Receiver:
         self._agreed: tuple[str, ...] = ()
         self._audit = audit
 
-    async def serve(self) -> None:
-        """Answer until the client says BYE.
+    async def serve(self) -> Pull | None:
+        """Greet, and answer until the client says BYE, or PULL, which is returned.
 
         Raises BlockrepError for whatever ends the session early.
         """
         await self._greet()
+        return await self.answer()
+
+    async def answer(self) -> Pull | None:
+        """Answer in a session that is established, as :meth:`serve`."""
+        limits = self._channel.session.limits
+        assert limits is not None, "it is established"
+        self._agreed = limits.features
         while True:
             message = await self._channel.receive_any()
             if isinstance(message, Bye):
-                return
+                return None
+            if isinstance(message, Pull):
+                return message
             if not isinstance(message, Open):
                 msg = f"{message.TYPE.name} passed the state machine but has no meaning here"
                 raise InternalError(msg)
             if not await self._serve_volume(message):
-                return
+                return None
 
     async def _greet(self) -> None:
         hello = await self._channel.receive(Hello)
@@ -136,11 +170,11 @@ class Receiver:
                 safe="nothing was changed",
                 next_step="install the same version of blockrep on both hosts",
             )
-        self._agreed = tuple(feature for feature in self._features if feature in hello.features)
+        agreed = tuple(feature for feature in self._features if feature in hello.features)
         await self._channel.send(
             Welcome(
                 version=PROTOCOL_VERSION,
-                features=self._agreed,
+                features=agreed,
                 software=f"blockrep {__version__}",
                 identity=self._identity,
                 max_payload_bytes=self._limits.max_payload_bytes,
@@ -165,48 +199,105 @@ class Receiver:
                     return False
                 if isinstance(message, Release):
                     return True
-                if isinstance(message, Compare):
-                    if message.stage is None:
-                        open_snapshot = functools.partial(
-                            access.target.open_snapshot, message.snapshot_id
-                        )
-                        await self._compare(message, open_snapshot)
-                        continue
-                    self._check_allowed(request, access, replica, "adopt")
+                self._check_operation(request, message)
+                if isinstance(message, Compare) and message.stage is None:
+                    open_snapshot = functools.partial(
+                        access.target.open_snapshot, message.snapshot_id
+                    )
+                    await self._compare(message, open_snapshot)
+                elif isinstance(message, Compare) and message.stage is not None:
+                    size_bytes = message.stage.size_bytes
+                    self._check_allowed(request, access, replica, "adopt", size_bytes)
                     begin = _adoption_request(message.stage)
                     adopting = await stack.enter_async_context(self._staged(access, begin))
                     await self._compare(message, adopting.reader)
+                elif isinstance(message, Prune):
+                    replica = await self._prune_to(message.keep, request, access, replica)
                 elif isinstance(message, Begin):
-                    self._check_allowed(request, access, replica, message.mode)
+                    self._check_allowed(request, access, replica, message.mode, message.size_bytes)
+                    if message.allow_shrink and not access.may_shrink:
+                        self._refuse(request, "the replica may not become smaller", "--shrink")
+                    self._record_force(request, replica, message)
+                    self._report(message, replica)
                     staging = await self._begin(message, access, adopting, stack)
-                    await self._receive(message, access, staging)
+                    await self._receive(request, message, access, staging)
                     return True
                 else:
                     msg = f"{message.TYPE.name} passed the state machine but has no meaning here"
                     raise InternalError(msg)
 
-    def _check_allowed(self, request: Open, access: Access, replica: Replica, mode: str) -> None:
-        if request.operation != "push":
-            raise RefusedError("the volume was not opened for a push", where=request.volume)
+    # What may be done.
+
+    def _check_operation(self, request: Open, message: Message) -> None:
+        """Refuse what the volume was not opened for: the right to it was not looked at."""
+        needed = request.operation
+        if isinstance(message, Begin):
+            needed = "push"
+        elif isinstance(message, Compare):
+            needed = "push" if message.stage is not None else "verify"
+        elif isinstance(message, Prune):
+            needed = "prune"
+        if needed != request.operation:
+            what = f"the volume was opened to {request.operation}, not to {needed}"
+            self._refuse(request, what, f"open it to {needed}")
+
+    def _check_allowed(
+        self, request: Open, access: Access, replica: Replica, mode: str, size_bytes: int
+    ) -> None:
         if not replica.exists and not access.may_create:
-            raise RefusedError(
+            self._refuse(
+                request,
                 "the replica does not exist and this client may not create it",
-                where=request.volume,
-                safe="nothing was changed",
-                next_step="create it on the server, or allow create in the server's configuration",
+                "create it on the server, or allow create in the server's configuration",
             )
         if mode == "adopt" and not replica.owned and not access.may_adopt:
-            raise RefusedError(
+            self._refuse(
+                request,
                 "this client may not adopt volumes",
-                where=request.volume,
-                safe="nothing was changed",
-                next_step="allow adopt in the server's configuration",
+                "allow adopt in the server's configuration",
             )
-        if mode in {"adopt", "full"} and replica.owned and replica.snapshots:
-            self._audit(
-                "forced",
-                {"volume": request.volume, "mode": mode, "newest": replica.snapshots[-1].id},
+        if mode == "full" and replica.snapshots and not access.may_replace:
+            self._refuse(
+                request,
+                "everything would be sent again, and that was not asked for",
+                "to have all of it sent again: --full",
             )
+        if access.quota_bytes and size_bytes > access.quota_bytes:
+            self._refuse(
+                request,
+                f"the source has {size_bytes} bytes, more than the quota of {access.quota_bytes}",
+                "raise quota_bytes in the server's configuration, or push a smaller volume",
+            )
+
+    def _refuse(self, request: Open, what: str, next_step: str) -> NoReturn:
+        volume, operation = request.volume, request.operation
+        self._audit("refused", {"volume": volume, "operation": operation, "what": what})
+        raise RefusedError(what, where=volume, safe="nothing was changed", next_step=next_step)
+
+    def _record_force(self, request: Open, replica: Replica, message: Begin) -> None:
+        """Put on record what gives up the replica's content, or its size."""
+        present_bytes = 0 if replica.info is None else replica.info.size_bytes
+        shrinks = message.allow_shrink and message.size_bytes < present_bytes
+        overwrites = message.mode == "adopt" or (message.mode == "full" and replica.snapshots)
+        if overwrites or shrinks:
+            newest = replica.snapshots[-1].id if replica.snapshots else ""
+            fields = {"volume": request.volume, "id": message.snapshot_id, "newest": newest}
+            self._audit("forced", {**fields, "mode": message.mode, "shrinks": shrinks})
+
+    def _report(self, message: Begin, replica: Replica) -> None:
+        reason = "the other host sends"
+        self._sink(events.Decided(message.mode, message.base_id, reason))
+        self._sink(
+            events.Planned(
+                message.extent_count,
+                message.data_bytes,
+                message.discard_bytes,
+                message.new_chunks,
+                replica.space.chunk_bytes,
+            )
+        )
+
+    # What is done.
 
     async def _compare(self, message: Compare, open_reader: Callable[[], SnapshotReader]) -> None:
         seed = int.from_bytes(message.seed, "big")
@@ -255,7 +346,9 @@ class Receiver:
         )
         return await stack.enter_async_context(self._staged(access, begin))
 
-    async def _receive(self, message: Begin, access: Access, staging: Staging) -> None:
+    async def _receive(
+        self, request: Open, message: Begin, access: Access, staging: Staging
+    ) -> None:
         info = staging.info
         await self._channel.send(Ready(info.identity, info.cursor_bytes, info.chain))
         receiver = StreamReceiver(
@@ -265,26 +358,68 @@ class Receiver:
             message.size_bytes,
             self._limits.window_bytes,
             self._decompressor(),
+            access.limiter,
+            Tally(message.data_bytes + message.discard_bytes, self._sink),
         )
         commit = await receiver.receive_all()
         if commit.snapshot_id != message.snapshot_id:
             raise ProtocolError("COMMIT of another snapshot", where=self._channel.peer_address)
-        snapshot = await self._blocking.run(access.target.commit, staging, commit.digest)
         digest = commit.digest
-        self._audit("committed", {"id": snapshot.id, "name": snapshot.name, "digest": digest.hex()})
-        pruned = await self._prune(access)
-        await self._channel.send(Committed(snapshot.id, digest, snapshot.name, pruned))
 
-    async def _prune(self, access: Access) -> int:
+        def commit_on_record() -> Snapshot:
+            # In one call: a session that is cancelled meanwhile still has its line.
+            snapshot = access.target.commit(staging, digest)
+            fields = {"volume": request.volume, "id": snapshot.id, "name": snapshot.name}
+            self._audit("committed", {**fields, "digest": digest.hex()})
+            return snapshot
+
+        snapshot = await self._blocking.run(commit_on_record)
+        pruned = await self._retain(request, access)
+        await self._channel.send(Committed(snapshot.id, digest, snapshot.name, pruned))
+        self._sink(
+            events.Committed(
+                snapshot.id, snapshot.name, digest.hex(), receiver.tally.wire_bytes, pruned
+            )
+        )
+
+    async def _retain(self, request: Open, access: Access) -> int:
         """Drop good snapshots beyond what is kept; the transfer stands even if that fails."""
         try:
-            pruned = await self._blocking.run(access.target.prune, access.keep, ())
+            return len(await self._drop(request, access, access.keep, ()))
         except BlockrepError as error:
             _log.warning("snapshots beyond %s could not be dropped: %s", access.keep, error)
             return 0
-        for one in pruned:
-            self._audit("deleted", {"id": one.id, "name": one.name})
-        return len(pruned)
+
+    async def _prune_to(
+        self, keep: int, request: Open, access: Access, replica: Replica
+    ) -> Replica:
+        """Answer PRUNE; return the replica as it is then."""
+        if keep < access.keep_min:
+            self._refuse(
+                request,
+                f"at least {access.keep_min} good snapshots must stay",
+                f"keep at least {access.keep_min}, or lower keep_min in the configuration",
+            )
+        needed = () if replica.staging is None else (replica.staging.base_id,)
+        dropped: set[str] = set()
+        # One by one: what was dropped before a failure is on record.
+        for count in range(len(replica.snapshots) - 1, keep - 1, -1):
+            dropped |= await self._drop(request, access, count, needed)
+        left = tuple(one for one in replica.snapshots if one.id not in dropped)
+        await self._channel.send(Pruned(len(dropped), len(left)))
+        return dataclasses.replace(replica, snapshots=left)
+
+    async def _drop(
+        self, request: Open, access: Access, keep: int, needed: tuple[str, ...]
+    ) -> set[str]:
+        def drop_on_record() -> set[str]:
+            dropped = access.target.prune(keep, needed)
+            for one in dropped:
+                fields = {"volume": request.volume, "operation": request.operation}
+                self._audit("deleted", {**fields, "id": one.id, "name": one.name})
+            return {one.id for one in dropped}
+
+        return await self._blocking.run(drop_on_record)
 
     def _decompressor(self) -> Decompressor | None:
         if "zstd" not in self._agreed:

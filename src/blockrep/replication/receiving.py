@@ -9,17 +9,50 @@ An acknowledgement says ``durable`` only after the sync that covers it and the r
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from blockrep.protocol.messages import Ack, Commit, Data
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.channel import Channel
+from blockrep.replication.events import EventSink, Progress
+from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.writing import Decompressor, StagingWriter
 from blockrep.storage.interface import Staging
 
-__all__ = ["StreamReceiver"]
+__all__ = ["StreamReceiver", "Tally"]
 
 _BATCH_FRAMES = 8
 _IDLE_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts what a transfer brings, for whoever watches.
+
+    ``total_bytes``: of the plan; ``sink``: told the progress. ``wire_bytes``: as the sender counts.
+    """
+
+    total_bytes: int
+    sink: EventSink
+    done_bytes: int = 0
+    durable_bytes: int = 0
+    wire_bytes: int = 0
+
+    def add(self, batch: Sequence[Data]) -> None:
+        """Count frames that were written."""
+        for message in batch:
+            self.done_bytes += sum(one.length_bytes for one in message.segments)
+            self.wire_bytes += message.window_cost_bytes
+        self._tell()
+
+    def note_durable(self, done_bytes: int) -> None:
+        """Note that so much of what was done is durable."""
+        self.durable_bytes = done_bytes
+        self._tell()
+
+    def _tell(self) -> None:
+        self.sink(Progress(self.done_bytes, self.durable_bytes, self.total_bytes, self.wire_bytes))
 
 
 class StreamReceiver:
@@ -33,6 +66,8 @@ class StreamReceiver:
         window_bytes: what the sender may have unacknowledged; a sync starts when a quarter of
             it is unsynced.
         decompressor: None if compression was not agreed on.
+        limiter: what arrives waits for it; the sender notices by the buffers that stay full.
+        tally: counts.
     """
 
     def __init__(
@@ -43,10 +78,14 @@ class StreamReceiver:
         size_bytes: int,
         window_bytes: int,
         decompressor: Decompressor | None,
+        limiter: RateLimiter,
+        tally: Tally,
     ) -> None:
+        self.tally = tally
         self._channel = channel
         self._blocking = blocking
         self._writer = StagingWriter(staging, size_bytes, decompressor)
+        self._limiter = limiter
         self._sync_bytes = window_bytes // 4
         self._unsynced_bytes = 0
         self._sync: asyncio.Task[None] | None = None
@@ -60,6 +99,7 @@ class StreamReceiver:
         """
         try:
             while (batch := await self._next_batch()) is not None:
+                await self._limiter.take(sum(message.window_cost_bytes for message in batch))
                 await self._apply(batch)
                 await self._check_sync()
                 if self._unsynced_bytes >= self._sync_bytes and self._sync is None:
@@ -97,6 +137,7 @@ class StreamReceiver:
     async def _apply(self, batch: list[Data]) -> None:
         try:
             await self._blocking.run(self._writer.apply, batch)
+            self.tally.add(batch)
         finally:
             for message in batch:
                 self._unsynced_bytes += message.window_cost_bytes
@@ -107,8 +148,10 @@ class StreamReceiver:
         if self._writer.durable == self._writer.received:
             return
         self._unsynced_bytes = 0
+        done_bytes = self.tally.done_bytes
         position = await self._blocking.run(self._writer.make_durable)
         await self._channel.send(Ack(self._writer.received.cursor_bytes, position.cursor_bytes))
+        self.tally.note_durable(done_bytes)
 
     async def _check_sync(self) -> None:
         """Take note of a sync that ended; raise what it raised."""

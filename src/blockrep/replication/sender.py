@@ -36,9 +36,10 @@ from blockrep.replication.channel import Channel
 from blockrep.replication.comparing import DigestRun, digest_blocks
 from blockrep.replication.describe import replica_from
 from blockrep.replication.digest_exchange import find_differences, runs_of_table
+from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.plan import SpooledPlan
 from blockrep.replication.reading import Compressor
-from blockrep.replication.sending import RateLimiter, StreamSender
+from blockrep.replication.sending import StreamSender
 from blockrep.storage.interface import SourceVolume
 
 __all__ = ["DryRun", "PushOptions", "Pusher", "Transfer", "Verification"]

@@ -17,35 +17,16 @@ from blockrep.protocol.messages import Ack, Message, Ready
 from blockrep.replication import events
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.channel import Channel
+from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.plan import SpooledPlan
 from blockrep.replication.reading import Compressor, FrameBuilder, OutgoingFrame, group_for_frames
 from blockrep.storage.interface import SnapshotReader
 
-__all__ = ["RateLimiter", "StreamSender"]
+__all__ = ["StreamSender"]
 
 _BATCH_FRAMES = 4
 _BATCHES_IN_FLIGHT = 4  # one building, two waiting, one being sent
 _PROGRESS_SECONDS = 0.1
-
-
-class RateLimiter:
-    """Spreads bytes so that at most ``bytes_per_second`` leave.
-
-    Bursts of up to a quarter of a second pass.
-    """
-
-    def __init__(self, bytes_per_second: int) -> None:
-        self._seconds_per_byte = 1 / bytes_per_second if bytes_per_second else 0.0
-        self._free_at = 0.0
-
-    async def take(self, count: int) -> None:
-        """Wait until ``count`` bytes may leave."""
-        if not self._seconds_per_byte:
-            return
-        now = asyncio.get_running_loop().time()
-        self._free_at = max(self._free_at, now - 0.25) + count * self._seconds_per_byte
-        if self._free_at > now:
-            await asyncio.sleep(self._free_at - now)
 
 
 class StreamSender:

@@ -11,8 +11,10 @@ from typing import Protocol
 
 from blockrep.errors import BusyError, RefusedError
 from blockrep.model.names import VolumeName
+from blockrep.replication.pacing import RateLimiter
+from blockrep.replication.pulling import SourceAccess
 from blockrep.replication.receiver import Access, AuditSink
-from blockrep.storage.interface import TargetVolume
+from blockrep.storage.interface import SourceVolume, TargetVolume
 from blockrep.storage.locks import VolumeLock
 
 __all__ = ["Authorize", "Permission", "TargetGate"]
@@ -39,6 +41,22 @@ class Permission(Protocol):
     def keep(self) -> int:
         """Good snapshots to retain."""
 
+    @property
+    def keep_min(self) -> int:
+        """Good snapshots that a prune leaves."""
+
+    @property
+    def quota_bytes(self) -> int:
+        """Largest size of what is pushed; 0: any."""
+
+    @property
+    def rate_bytes_per_second(self) -> int:
+        """Received by all sessions of the client under ``rule`` together; 0: any."""
+
+    @property
+    def rule(self) -> str:
+        """Name of the rule that allows it."""
+
 
 Authorize = Callable[[str, str, str], Permission | None]
 """(identity, volume as requested, operation) -> permission, or None.
@@ -58,6 +76,8 @@ class TargetGate:
         wait_seconds: how long an earlier session on the same volume is waited for: as long as it
             may take to be found dead.
         audit: told refusals.
+        limiter_for: returns what sessions of an identity under the same rule share.
+        open_source: opens a volume of this host to be pulled.
     """
 
     def __init__(
@@ -68,20 +88,61 @@ class TargetGate:
         runtime_directory: Path,
         wait_seconds: float,
         audit: AuditSink,
+        limiter_for: Callable[[str, Permission], RateLimiter],
+        open_source: Callable[[VolumeName], SourceVolume],
     ) -> None:
+        self._open_source = open_source
         self._address = address
         self._authorize = authorize
         self._open_target = open_target
         self._runtime_directory = runtime_directory
         self._wait_seconds = wait_seconds
         self._audit = audit
+        self._limiter_for = limiter_for
+        self._opened: tuple[str, str, str] | None = None
+        self._opened_volume: VolumeName | None = None
+
+    def still_allows(self) -> bool:
+        """Whether what is open now could be opened again, as the same volume."""
+        if self._opened is None:
+            return True
+        permission = self._authorize(*self._opened)
+        return permission is not None and permission.volume == self._opened_volume
 
     @contextlib.asynccontextmanager
     async def open(self, identity: str, volume: str, operation: str) -> AsyncIterator[Access]:
         """See :class:`blockrep.replication.receiver.VolumeGate`."""
+        async with self._held(identity, volume, operation, "target {}") as permission:
+            yield Access(
+                self._open_target(permission.volume),
+                permission.create,
+                permission.adopt,
+                permission.keep,
+                permission.keep_min,
+                permission.quota_bytes,
+                self._limiter_for(identity, permission),
+            )
+
+    @contextlib.asynccontextmanager
+    async def open_source(
+        self, identity: str, volume: str, target: str
+    ) -> AsyncIterator[SourceAccess]:
+        """See :class:`blockrep.replication.pulling.SourceGate`."""
+        # The key of a push from this host: braces of the target's are not ours to fill in.
+        key = "source {} to " + target.replace("{", "{{").replace("}", "}}")
+        async with self._held(identity, volume, "pull", key) as permission:
+            yield SourceAccess(
+                self._open_source(permission.volume), permission.rate_bytes_per_second
+            )
+
+    @contextlib.asynccontextmanager
+    async def _held(
+        self, identity: str, volume: str, operation: str, key: str
+    ) -> AsyncIterator[Permission]:
+        """Ask the rules, then hold the lock that ``key`` with the volume's name in it is for."""
         permission = self._authorize(identity, volume, operation)
         if permission is None:
-            self._audit("refused", {"identity": identity, "volume": volume, "operation": operation})
+            self._audit("refused", {"volume": volume, "operation": operation})
             raise RefusedError(
                 f"{operation} is not allowed, or there is no such volume",
                 where=volume,
@@ -90,12 +151,15 @@ class TargetGate:
             )
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder = f"{operation} by {identity} from {self._address} since {since}"
-        lock = await self._acquire(f"target {permission.volume}", holder)
+        self._opened, self._opened_volume = (identity, volume, operation), permission.volume
         try:
-            target = self._open_target(permission.volume)
-            yield Access(target, permission.create, permission.adopt, permission.keep)
+            lock = await self._acquire(key.format(permission.volume), holder)
+            try:
+                yield permission
+            finally:
+                lock.release()
         finally:
-            lock.release()
+            self._opened = self._opened_volume = None
 
     async def _acquire(self, key: str, holder: str) -> VolumeLock:
         loop = asyncio.get_running_loop()

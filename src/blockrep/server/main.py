@@ -1,14 +1,12 @@
-"""``blockrep-server``: reads the configuration, builds the object graph, listens until a signal."""
+"""``blockrep-server``: reads the command line and the configuration, serves until a signal."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime as dt
-import logging
+import functools
 import os
-import signal
-import socket
+import pwd
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,28 +15,16 @@ from typing import NoReturn
 import uvloop
 
 from blockrep import __version__
-from blockrep.certificates.expiry import expiry_warnings
-from blockrep.certificates.naming import Role
-from blockrep.config.identity import find_files
+from blockrep.certificates.naming import is_host_name
 from blockrep.config.load import load_settings
 from blockrep.config.settings import Settings
-from blockrep.config.values import Address, parse_address
+from blockrep.config.values import Address, LocalAddress, parse_listening_address
 from blockrep.errors import BlockrepError, UsageError
-from blockrep.replication.blocking import ThreadBlocking
-from blockrep.replication.receiver import ReceiverLimits
-from blockrep.server.service import Service, ServiceSettings
-from blockrep.storage.factory import open_target
-from blockrep.transport.tls_context import server_context
-from blockrep.transport.tls_listener import TlsListener
+from blockrep.server.listening import serve_listening
+from blockrep.server.logs import log_to_stderr, log_to_system
+from blockrep.server.stdio import serve_stdio
 
 __all__ = ["main"]
-
-_log = logging.getLogger("blockrep.server")
-
-#: A session uses at most two at once: one writes or reads, one syncs.
-_THREADS_PER_SESSION = 2
-#: Beyond the time after which a dead session is noticed, so that its successor finds it gone.
-_LOCK_MARGIN_SECONDS = 5.0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,16 +35,30 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="blockrep-server",
-        description="Keeps replicas: listens for blockrep push, verify and list over TLS.",
+        description="Keeps replicas: answers blockrep push, verify and list.",
+        allow_abbrev=False,
     )
-    parser.add_argument(
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument(
         "--listen",
         action="append",
         nargs="?",
         const="",
-        metavar="HOST:PORT",
-        help="listen there, several allowed; without HOST:PORT where the configuration says "
-        "(default: port 8733 of every address)",
+        metavar="HOST:PORT|unix:PATH",
+        help="listen there, several allowed; without HOST:PORT where the service manager or the "
+        "configuration says (default: port 8733 of every address)",
+    )
+    way.add_argument(
+        "--stdio",
+        action="store_true",
+        help="serve one session on standard input and output: what SSH starts",
+    )
+    parser.add_argument(
+        "--as",
+        dest="identity",
+        metavar="NAME",
+        help="with --stdio: the client's identity, for a key in authorized_keys that has this as "
+        "its forced command (default: user:LOGIN)",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML)")
     parser.add_argument("--version", action="version", version=f"blockrep {__version__}")
@@ -69,79 +69,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server; return its exit code."""
     try:
         options = _parser().parse_args(arguments)
+        if options.stdio:
+            return _run_stdio(options)
         if options.listen is None:
-            raise UsageError("nothing to do", next_step="use --listen; see blockrep-server --help")
-        return _run(options)
+            raise UsageError(
+                "nothing to do", next_step="use --listen or --stdio; see blockrep-server --help"
+            )
+        return _run_listening(options)
     except BlockrepError as error:
         print(f"blockrep-server: error: {error}", file=sys.stderr)  # noqa: T201 - a command line
         return error.exit_code
 
 
-def _run(options: argparse.Namespace) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    settings = load_settings(options.config, os.environ, os.geteuid())
+def _run_listening(options: argparse.Namespace) -> int:
+    if options.identity is not None:
+        raise UsageError("--as goes with --stdio", next_step="see blockrep-server --help")
+    log_to_stderr()
+    load = functools.partial(load_settings, options.config, os.environ, os.geteuid())
+    settings = load()
     addresses = _addresses(options.listen, settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, addresses))
+        return runner.run(serve_listening(settings, addresses, load))
 
 
-def _addresses(texts: Sequence[str], settings: Settings) -> list[Address]:
-    addresses: list[Address] = []
+def _run_stdio(options: argparse.Namespace) -> int:
+    identity = options.identity
+    if identity is None:
+        identity = f"user:{pwd.getpwuid(os.geteuid()).pw_name}"
+    elif not is_host_name(identity):
+        raise UsageError(
+            f"{identity[:80]!r} is not a client's name",
+            where="--as",
+            next_step="small letters, digits, - and .",
+        )
+    log_to_system()
+    settings = load_settings(options.config, os.environ, os.geteuid())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve_stdio(settings, identity, os.environ.get("SSH_CONNECTION", "")))
+
+
+def _addresses(texts: Sequence[str], settings: Settings) -> list[Address | LocalAddress]:
+    addresses: list[Address | LocalAddress] = []
     for text in texts:
         try:
-            addresses += [parse_address(text)] if text else settings.server.listen
+            if text:
+                addresses.append(parse_listening_address(text))
+            else:
+                addresses += settings.server.listen
         except ValueError as error:
             raise UsageError(str(error), where=f"--listen {text}") from error
     return addresses
-
-
-async def _serve(settings: Settings, addresses: Sequence[Address]) -> int:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    settings.access.check()
-    files = find_files(settings.tls, Role.SERVER, socket.gethostname())
-    context = server_context(files)
-    for warning in expiry_warnings((files.ca, files.certificate), dt.datetime.now(dt.UTC)):
-        _log.warning(warning)
-    server = settings.server
-    with ThreadBlocking(_THREADS_PER_SESSION * server.max_sessions) as blocking:
-        service = Service(
-            _service_settings(settings),
-            settings.access.permit,
-            lambda name: open_target(name, settings.storage),
-            blocking,
-        )
-        listener = TlsListener(
-            context,
-            service.serve,
-            refused=lambda address, error: _log.warning("refused %s: %s", address, error),
-            max_unauthenticated=server.max_unauthenticated,
-            handshake_seconds=server.handshake_seconds,
-        )
-        await listener.start(addresses)
-        for host, port in listener.addresses:
-            shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            print(f"listening on {shown}", flush=True)  # noqa: T201 - whoever started us reads it
-        await stopped.wait()
-        _log.info("stopping: sessions are told, what they made durable is kept")
-        await listener.close()
-    return 0
-
-
-def _service_settings(settings: Settings) -> ServiceSettings:
-    server = settings.server
-    return ServiceSettings(
-        limits=ReceiverLimits(
-            server.max_payload_bytes,
-            server.window_bytes,
-            server.heartbeat_seconds,
-            server.peer_timeout_seconds,
-        ),
-        max_sessions=server.max_sessions,
-        buffer_bytes=server.buffer_bytes,
-        handshake_seconds=server.handshake_seconds,
-        lock_wait_seconds=server.peer_timeout_seconds + _LOCK_MARGIN_SECONDS,
-        runtime_directory=settings.storage.runtime_directory,
-    )

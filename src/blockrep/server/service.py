@@ -1,23 +1,29 @@
-"""Serves accepted connections: one task for each session, limited in number, ended together."""
+"""Serves accepted connections: one task for each session, limited in number, ended together.
+
+A session ends early when the rules change and do not allow it any more.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blockrep.errors import BlockrepError, BusyError, InternalError
+from blockrep.errors import BlockrepError, BusyError, InternalError, RefusedError
 from blockrep.model.names import VolumeName
 from blockrep.protocol.transitions import Side
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.channel import Channel
-from blockrep.replication.receiver import Receiver, ReceiverLimits
+from blockrep.replication.pacing import RateLimiter
+from blockrep.replication.pulling import serve_pull
+from blockrep.replication.receiver import AuditSink, Receiver, ReceiverLimits
 from blockrep.server.audit import audit_for
-from blockrep.server.gate import Authorize, TargetGate
-from blockrep.storage.interface import TargetVolume
-from blockrep.transport.interface import Transport
+from blockrep.server.gate import Authorize, Permission, TargetGate
+from blockrep.storage.interface import SourceVolume, TargetVolume
+from blockrep.transport.interface import PeerInfo, Transport
 
 __all__ = ["Service", "ServiceSettings"]
 
@@ -40,6 +46,17 @@ class ServiceSettings:
     runtime_directory: Path
 
 
+@dataclass(slots=True)
+class _Served:
+    """A session under way. ``ended``: why we end it, once we do."""
+
+    peer: PeerInfo
+    channel: Channel
+    gate: TargetGate
+    audit: AuditSink
+    ended: BlockrepError | None = None
+
+
 class Service:
     """Serves clients that a transport has authenticated.
 
@@ -47,7 +64,9 @@ class Service:
         settings: bounds.
         authorize: who may do what.
         open_target: opens a volume of this host.
+        open_source: opens a volume of this host to be pulled.
         blocking: where storage calls run.
+        now_seconds: the wall clock, seconds since the epoch.
     """
 
     def __init__(
@@ -55,13 +74,18 @@ class Service:
         settings: ServiceSettings,
         authorize: Authorize,
         open_target: Callable[[VolumeName], TargetVolume],
+        open_source: Callable[[VolumeName], SourceVolume],
         blocking: Blocking,
+        now_seconds: Callable[[], int] = lambda: int(time.time()),
     ) -> None:
+        self._open_source = open_source
+        self._now_seconds = now_seconds
         self._settings = settings
         self._authorize = authorize
         self._open_target = open_target
         self._blocking = blocking
-        self._sessions: set[asyncio.Task[None]] = set()
+        self._limiters: dict[tuple[str, str, int], RateLimiter] = {}
+        self._sessions: dict[asyncio.Task[None], _Served] = {}
 
     async def serve(self, transport: Transport) -> None:
         """Serve one connection to its end; never raises but CancelledError."""
@@ -69,45 +93,136 @@ class Service:
         if task is None:
             msg = "serve must run in a task"
             raise InternalError(msg)
-        self._sessions.add(task)
+        served = self._sessions[task] = self._prepare(transport)
+        expiry = self._end_at_expiry(served)
+        address = transport.peer.address
         try:
-            await self._serve(transport)
+            await self._serve(served)
+        except asyncio.CancelledError:
+            # If it was us alone, whoever runs the task knows nothing of it.
+            if served.ended is None or task.uncancel() > 0:
+                raise
+            _log.warning("session of %s ended: %s", address, served.ended)
         except BlockrepError as error:
-            _log.warning("session of %s ended: %s", transport.peer.address, error)
+            _log.warning("session of %s ended: %s", address, error)
         except Exception:  # noqa: BLE001 - a defect ends one session, not the server
-            _log.exception("session of %s ended because of a defect", transport.peer.address)
+            _log.exception("session of %s ended because of a defect", address)
         finally:
-            self._sessions.discard(task)
+            del self._sessions[task]
+            if expiry is not None:
+                expiry.cancel()
 
-    async def _serve(self, transport: Transport) -> None:
+    def change_rules(self, authorize: Authorize, knows: Callable[[str], bool]) -> None:
+        """Let other rules hold from now on; end the sessions that they do not allow.
+
+        Args:
+            authorize: who may do what.
+            knows: whether an identity may do anything at all.
+        """
+        self._authorize = authorize
+        for served in list(self._sessions.values()):
+            if not knows(served.peer.identity) or not served.gate.still_allows():
+                self._end(served, "the server's configuration does not allow it any more")
+
+    def end_sessions(self, of: Callable[[PeerInfo], bool], what: str) -> int:
+        """End the sessions of these peers as refused, ``what`` says why; return how many."""
+        chosen = [served for served in self._sessions.values() if of(served.peer)]
+        for served in chosen:
+            self._end(served, what)
+        return len(chosen)
+
+    def _end_at_expiry(self, served: _Served) -> asyncio.TimerHandle | None:
+        """End the session with its certificate: nobody would have let it begin after that."""
+        if not served.peer.not_after_seconds:
+            return None
+        seconds = served.peer.not_after_seconds - self._now_seconds()
+        loop = asyncio.get_running_loop()
+        # Beyond some weeks a loop's clock cannot be trusted to mean anything, nor need it.
+        return loop.call_later(min(max(seconds, 0), 1 << 22), self._end_expired, served)
+
+    def _end_expired(self, served: _Served) -> None:
+        if served.peer.not_after_seconds <= self._now_seconds():
+            self._end(served, "the client's certificate has expired")
+
+    def _end(self, served: _Served, what: str) -> None:
+        if served.ended is not None:
+            return
+        served.ended = RefusedError(
+            what,
+            safe="what the receiver acknowledged is kept",
+            next_step="ask who administers the server",
+        )
+        served.audit("ended", {"what": what})
+        served.channel.fail(served.ended)
+        for task, other in self._sessions.items():
+            if other is served:
+                task.cancel()
+
+    def _prepare(self, transport: Transport) -> _Served:
         settings = self._settings
         peer = transport.peer
         audit = audit_for(peer)
-        async with Channel(
+        channel = Channel(
             transport,
             Side.SERVER,
             buffer_bytes=settings.buffer_bytes,
             handshake_seconds=settings.handshake_seconds,
-        ) as channel:
+        )
+        gate = TargetGate(
+            peer.address,
+            self._permit,
+            self._open_target,
+            settings.runtime_directory,
+            settings.lock_wait_seconds,
+            audit,
+            self._limiter_for,
+            self._open_source,
+        )
+        return _Served(peer, channel, gate, audit)
+
+    async def _serve(self, served: _Served) -> None:
+        settings = self._settings
+        async with served.channel as channel:
             if len(self._sessions) > settings.max_sessions:
+                what = f"the server has its limit of {settings.max_sessions} sessions"
+                served.audit("refused", {"what": what})
                 raise BusyError(
-                    f"the server has its limit of {settings.max_sessions} sessions",
+                    what,
                     safe="nothing was changed",
                     next_step="try again later, or raise server.max_sessions",
                 )
-            audit("authenticated", {})
-            gate = TargetGate(
-                peer.address,
-                self._authorize,
-                self._open_target,
-                settings.runtime_directory,
-                settings.lock_wait_seconds,
-                audit,
-            )
+            served.audit("authenticated", {})
             receiver = Receiver(
-                channel, peer.identity, gate, self._blocking, settings.limits, _FEATURES, audit
+                channel,
+                served.peer.identity,
+                served.gate,
+                self._blocking,
+                settings.limits,
+                _FEATURES,
+                served.audit,
             )
-            await receiver.serve()
+            pull = await receiver.serve()
+            if pull is not None:
+                await serve_pull(
+                    channel,
+                    pull,
+                    served.peer.identity,
+                    served.gate,
+                    self._blocking,
+                    served.audit,
+                    self._now_seconds,
+                )
+
+    def _permit(self, identity: str, volume: str, operation: str) -> Permission | None:
+        """Ask the rules that hold now, not those of when the session began."""
+        return self._authorize(identity, volume, operation)
+
+    def _limiter_for(self, identity: str, permission: Permission) -> RateLimiter:
+        rate = permission.rate_bytes_per_second
+        if not rate:
+            return RateLimiter(0)
+        key = (identity, permission.rule, rate)
+        return self._limiters.setdefault(key, RateLimiter(rate))
 
     async def close(self) -> None:
         """End all sessions: each tells its peer that it was interrupted."""

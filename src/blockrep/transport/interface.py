@@ -21,11 +21,15 @@ class PeerInfo:
             authenticates nobody).
         address: ``host:port`` or another description for people and the audit log.
         fingerprint: SHA-256 of its certificate, hexadecimal, or empty.
+        serial: number of its certificate; 0: it has none.
+        not_after_seconds: end of its certificate, seconds since the epoch; 0: it has none.
     """
 
     identity: str
     address: str
     fingerprint: str
+    serial: int = 0
+    not_after_seconds: int = 0
 
 
 class Transport(Protocol):

@@ -24,7 +24,16 @@ from blockrep.transport.interface import PeerInfo
 from blockrep.transport.sockets import Readiness, address_text, set_connection_options
 from blockrep.transport.tls_errors import certificate_names, explain, presented_certificate
 
-__all__ = ["TlsTransport", "connect", "drain", "peer_info", "shake_hands", "wrap"]
+__all__ = [
+    "TlsTransport",
+    "connect",
+    "drain",
+    "open_tcp",
+    "peer_info",
+    "shake_hands",
+    "start_tls",
+    "wrap",
+]
 
 #: Records (of at most 16 KiB) taken by one receive. It bounds the time that the loop waits for a
 #: peer who sends tiny ones.
@@ -229,13 +238,14 @@ async def connect(
     where = address_text(host, port)
     try:
         async with asyncio.timeout(timeout_seconds):
-            sock = await _open_tcp(host, port, timeout_seconds)
-            return await _open_tls(sock, where, context, server_name or host)
+            sock = await open_tcp(host, port, timeout_seconds)
+            return await start_tls(sock, where, context, server_name or host)
     except TimeoutError as error:
         raise _unreachable(f"no answer within {timeout_seconds:g} seconds", where) from error
 
 
-async def _open_tcp(host: str, port: int, timeout_seconds: float) -> socket.socket:
+async def open_tcp(host: str, port: int, timeout_seconds: float) -> socket.socket:
+    """Connect by TCP to one of the addresses of a name. Raises as :func:`connect`."""
     loop = asyncio.get_running_loop()
     where = address_text(host, port)
     try:
@@ -274,9 +284,10 @@ async def _open_tcp(host: str, port: int, timeout_seconds: float) -> socket.sock
     raise _unreachable(f"cannot connect: {reason.lower()}", where) from failure
 
 
-async def _open_tls(
+async def start_tls(
     sock: socket.socket, where: str, context: ssl.SSLContext, server_name: str
 ) -> TlsTransport:
+    """Shake hands over a connected, non-blocking socket. Raises as :func:`connect`."""
     try:
         tls = wrap(context, sock, server_hostname=server_name)
     except (OSError, ValueError) as error:
@@ -381,4 +392,12 @@ async def shake_hands(tls: ssl.SSLSocket, readiness: Readiness) -> None:
 def peer_info(tls: ssl.SSLSocket, address: str, identity: str) -> PeerInfo:
     """Describe the peer of a completed handshake."""
     encoded = tls.getpeercert(binary_form=True) or b""
-    return PeerInfo(identity, address, hashlib.sha256(encoded).hexdigest())
+    said = tls.getpeercert() or {}
+    until = said.get("notAfter")
+    return PeerInfo(
+        identity,
+        address,
+        hashlib.sha256(encoded).hexdigest(),
+        serial=int(str(said.get("serialNumber", "0")), 16),
+        not_after_seconds=ssl.cert_time_to_seconds(str(until)) if until else 0,
+    )

@@ -12,7 +12,7 @@ import ssl
 from blockrep.errors import ConfigurationError
 from blockrep.transport.tls_files import TlsFiles
 
-__all__ = ["client_context", "server_context"]
+__all__ = ["client_context", "join_context", "server_context"]
 
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:
@@ -36,6 +36,17 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     context = _context(ssl.PROTOCOL_TLS_SERVER, files)
     context.verify_mode = ssl.CERT_REQUIRED
     context.num_tickets = 0
+    return context
+
+
+def join_context(files: TlsFiles) -> ssl.SSLContext:
+    """Return the context for hosts that ask for a certificate: they may have none yet.
+
+    Raises:
+        ConfigurationError: a file is missing or is not what it should be.
+    """
+    context = server_context(files)
+    context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 

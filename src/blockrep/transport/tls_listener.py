@@ -8,14 +8,15 @@ import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from blockrep.errors import BlockrepError, BusyError, ConfigurationError, ConnectionLostError
+from blockrep.transport.joining import announces_join
 from blockrep.transport.sockets import Readiness, address_text, set_connection_options
 from blockrep.transport.tls import TlsTransport, drain, peer_info, shake_hands, wrap
 from blockrep.transport.tls_errors import certificate_names, explain, presented_certificate
 
-__all__ = ["TlsListener"]
+__all__ = ["Joins", "TlsListener"]
 
 _BACKLOG: Final = 128
 _ACCEPTS_PER_TURN: Final = 16
@@ -31,6 +32,18 @@ _BIND_ADVICE: Final = {
 }
 
 
+class Joins(NamedTuple):
+    """Answers connections that announce a join.
+
+    ``context`` asks for no certificate, and is used while ``is_open`` says so; ``serve`` ends by
+    itself, in bounded time.
+    """
+
+    context: ssl.SSLContext
+    is_open: Callable[[], bool]
+    serve: Callable[[TlsTransport], Awaitable[None]]
+
+
 class TlsListener:
     """Accepts connections; whoever is not authenticated costs one slot of few, for a short time.
 
@@ -41,6 +54,7 @@ class TlsListener:
         context: of :func:`blockrep.transport.tls_context.server_context`.
         serve: called with each authenticated connection; the connection is dropped when it returns
             without having closed it.
+        joins: what answers hosts that ask for a certificate; None: nobody does.
         refused: told of each connection that did not get so far: its address, and why.
         max_unauthenticated: connections whose handshake is under way.
         handshake_seconds: how long a handshake may take.
@@ -51,12 +65,14 @@ class TlsListener:
         context: ssl.SSLContext,
         serve: Callable[[TlsTransport], Awaitable[None]],
         *,
+        joins: Joins | None = None,
         refused: Callable[[str, BlockrepError], None],
         max_unauthenticated: int = 32,
         handshake_seconds: float = 10.0,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._context = context
+        self._joins = joins
         self._serve = serve
         self._refused = refused
         self._max_unauthenticated = max_unauthenticated
@@ -72,6 +88,10 @@ class TlsListener:
         """Host and port of every listening socket; for port 0 the one that the kernel chose."""
         return [sock.getsockname()[:2] for sock in self._listening]
 
+    def use(self, context: ssl.SSLContext) -> None:
+        """Let another context hold for the connections that are accepted from now on."""
+        self._context = context
+
     async def start(self, addresses: Sequence[tuple[str, int]]) -> None:
         """Listen on all of the addresses, or on none. An empty host: every address of this host.
 
@@ -85,6 +105,11 @@ class TlsListener:
             self._close_listening()
             raise
         self._resume()
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Take over a socket that listens already, made by the service manager. Before start."""
+        sock.setblocking(False)
+        self._listening.append(sock)
 
     async def close(self, *, drop: bool = True) -> None:
         """Stop listening, drop unfinished handshakes; return when everything served has ended.
@@ -182,12 +207,12 @@ class TlsListener:
 
     async def _admit(self, sock: socket.socket, address: str) -> None:
         transport = await self._authenticate(sock, address)
+        if transport is None:
+            return
         task = asyncio.current_task()
         assert task is not None
         self._handshakes.discard(task)
         self._resume()
-        if transport is None:
-            return
         self._served.add(task)
         try:
             await self._serve(transport)
@@ -204,13 +229,21 @@ class TlsListener:
             )
 
     async def _authenticate(self, sock: socket.socket, address: str) -> TlsTransport | None:
-        """Do the handshake; on failure report it, let the client read why, close, return None."""
+        """Do the handshake; on failure report it, let the client read why, close, return None.
+
+        A join is answered here, within the bounds of those who are not authenticated.
+        """
         tls: ssl.SSLSocket | None = None
         transport: TlsTransport | None = None
         try:
             set_connection_options(sock)
-            tls = wrap(self._context, sock)
+            joins = await self._joins_of(sock, address)
+            open_to_all = joins is not None and joins.is_open()
+            tls = wrap(joins.context if joins and open_to_all else self._context, sock)
             readiness = Readiness(tls.fileno())
+            if joins is not None:
+                await self._answer_join(joins, tls, readiness, address)
+                return None
             transport = await self._shake_hands(tls, readiness, address)
         except BlockrepError as error:
             self._refused(address, error)
@@ -221,16 +254,42 @@ class TlsListener:
                 (tls or sock).close()
         return transport
 
+    async def _joins_of(self, sock: socket.socket, address: str) -> Joins | None:
+        if self._joins is None:
+            return None
+        try:
+            async with asyncio.timeout(self._handshake_seconds):
+                return self._joins if await announces_join(sock) else None
+        except TimeoutError as error:
+            raise self._too_slow(address) from error
+
+    async def _answer_join(
+        self, joins: Joins, tls: ssl.SSLSocket, readiness: Readiness, address: str
+    ) -> None:
+        await self._greet(tls, readiness, address)
+        transport = TlsTransport(tls, readiness, peer_info(tls, address, ""))
+        try:
+            await joins.serve(transport)
+        finally:
+            transport.abort()
+
     async def _shake_hands(
         self, tls: ssl.SSLSocket, readiness: Readiness, address: str
     ) -> TlsTransport:
+        await self._greet(tls, readiness, address)
+        return TlsTransport(tls, readiness, peer_info(tls, address, _client_identity(tls, address)))
+
+    def _too_slow(self, address: str) -> ConnectionLostError:
+        return ConnectionLostError(
+            f"no TLS handshake within {self._handshake_seconds:g} seconds", where=address
+        )
+
+    async def _greet(self, tls: ssl.SSLSocket, readiness: Readiness, address: str) -> None:
         try:
             async with asyncio.timeout(self._handshake_seconds):
                 await shake_hands(tls, readiness)
         except TimeoutError as error:
-            raise ConnectionLostError(
-                f"no TLS handshake within {self._handshake_seconds:g} seconds", where=address
-            ) from error
+            raise self._too_slow(address) from error
         except ssl.SSLError as error:
             explained = explain(
                 error, address, handshake=True, certificate=presented_certificate(tls)
@@ -239,7 +298,6 @@ class TlsListener:
                 async with asyncio.timeout(_LINGER_SECONDS):
                     await drain(tls, readiness)
             raise explained from error
-        return TlsTransport(tls, readiness, peer_info(tls, address, _client_identity(tls, address)))
 
 
 def _listen(

@@ -16,7 +16,7 @@ from blockrep.errors import (
     UsageError,
 )
 from blockrep.protocol.frames import FrameReader
-from blockrep.protocol.messages import Abort, Hello, Welcome, message_from
+from blockrep.protocol.messages import Abort, Hello, Pull, Welcome, message_from
 from blockrep.protocol.messages.control import ABORT_ERRORS
 from support.frame_feeding import encoded, read_frames
 
@@ -76,5 +76,9 @@ def test_limits_that_contradict_each_other_cannot_be_built() -> None:
         Welcome(1, (), "", "", 65536, 4 * 65536 - 1, 100, 200)
     with pytest.raises(ValueError, match="'timeout'"):
         Welcome(1, (), "", "", 65536, 4 * 65536, 100, 199)
+    with pytest.raises(ValueError, match="'adopt'"):
+        Pull("v", "t", True, True, False, False, 65536, 4 * 65536)
+    with pytest.raises(ValueError, match="'window'"):
+        Pull("v", "t", False, False, False, False, 65536, 4 * 65536 - 1)
     with pytest.raises(ValueError, match="'versions'"):
         Hello((2, 1), (), "")

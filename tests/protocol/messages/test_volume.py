@@ -1,4 +1,7 @@
-"""VOLUME: what the receiver holds reaches the sender unchanged, within bounds (I9)."""
+"""VOLUME: what the receiver holds reaches the sender unchanged, within bounds (I9).
+
+PRUNE leaves one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from blockrep.model.snapshots import Snapshot, StagingInfo
 from blockrep.protocol.frames import Frame, FrameReader, FrameType
 from blockrep.protocol.limits import MAX_SNAPSHOT_RECORDS, MAX_U64
-from blockrep.protocol.messages import Volume, encode_message, message_from
+from blockrep.protocol.messages import Prune, Pruned, Volume, encode_message, message_from
 from support.frame_feeding import encoded, read_frames
 
 IDS = st.binary(min_size=16, max_size=16).map(bytes.hex)
@@ -106,3 +109,14 @@ def test_more_records_than_the_limit_are_refused() -> None:
 def test_a_record_that_does_not_fit_is_our_own_mistake(snapshot: Snapshot) -> None:
     with pytest.raises(ValueError, match=r"^VOLUME: "):
         encode_message(replace(EMPTY, snapshots=(snapshot,)))
+
+
+@pytest.mark.parametrize("message", [Prune(1), Prune(MAX_U64), Pruned(0, 1), Pruned(5, MAX_U64)])
+def test_pruning_survives_the_wire(message: Prune | Pruned) -> None:
+    (frame,) = read_frames(FrameReader(), encoded(message))
+    assert message_from(frame) == message
+
+
+def test_to_keep_none_cannot_so_much_as_be_asked() -> None:
+    with pytest.raises(ValueError, match="from 1"):
+        encode_message(Prune(0))

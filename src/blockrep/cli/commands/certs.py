@@ -9,7 +9,9 @@ from pathlib import Path
 
 from blockrep.certificates.authority import LEAF_DAYS, Issued, create_authority, issue
 from blockrep.certificates.describe import CertificateInfo, describe, expires_soon
-from blockrep.certificates.naming import Role
+from blockrep.certificates.naming import AUTHORITY_REVOCATIONS, Role
+from blockrep.certificates.renewal import renew
+from blockrep.certificates.revocation import revoke
 from blockrep.cli.running import settings_of
 from blockrep.errors import ConfigurationError
 
@@ -17,7 +19,7 @@ __all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make an authority, issue a certificate, or show some."""
+    """Make an authority; issue, renew, revoke or show certificates."""
     directory: Path = options.directory or settings_of(options).tls.directory
     if options.action == "init":
         _tell(create_authority(directory))
@@ -34,6 +36,16 @@ def run(options: argparse.Namespace) -> int:
             f"next: copy ca.pem, {issued.certificate.name} and {issued.key.name} to "
             f"/etc/blockrep/certs of {options.name}"
         )
+    elif options.action == "renew":
+        days = LEAF_DAYS if options.days is None else options.days
+        info = renew(directory, options.name, days, new_key=options.new_key)
+        print(f"wrote {info.path}, valid until {info.not_after:%Y-%m-%d %H:%M} UTC")
+        print(f"next: copy it to {options.name}, and restart or reload blockrep-server there")
+    elif options.action == "revoke":
+        for certificate in revoke(directory, options.name):
+            print(f"revoked serial {certificate.serial_number:x}")
+        path = directory / AUTHORITY_REVOCATIONS
+        print(f"wrote {path}: a server that runs here notices by itself; copy it to the others")
     else:
         _show(options.file or sorted(directory.glob("*.pem")), directory)
     return 0

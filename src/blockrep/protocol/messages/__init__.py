@@ -2,8 +2,8 @@
 
 ::
 
-    control     HELLO, WELCOME, PING, ABORT, BYE: the connection
-    volume      OPEN, VOLUME, RELEASE: what is worked on
+    control     HELLO, WELCOME, PULL, PING, ABORT, BYE: the connection
+    volume      OPEN, VOLUME, PRUNE, PRUNED, RELEASE: what is worked on
     comparison  COMPARE, DIGESTS, COMPARED: where two ends differ
     transfer    BEGIN, READY, DATA, ACK, COMMIT, COMMITTED: one snapshot's journey
     base        what they have in common
@@ -16,9 +16,9 @@ send. Both check the same bounds.
 from blockrep.protocol.messages.base import Message
 from blockrep.protocol.messages.codec import encode_message, message_from
 from blockrep.protocol.messages.comparison import Compare, Compared, Digests, StageRequest
-from blockrep.protocol.messages.control import Abort, Bye, Hello, Ping, Welcome
+from blockrep.protocol.messages.control import Abort, Bye, Hello, Ping, Pull, Welcome
 from blockrep.protocol.messages.transfer import Ack, Begin, Commit, Committed, Data, Ready
-from blockrep.protocol.messages.volume import Open, Release, Volume
+from blockrep.protocol.messages.volume import Open, Prune, Pruned, Release, Volume
 
 __all__ = [
     "Abort",
@@ -35,6 +35,9 @@ __all__ = [
     "Message",
     "Open",
     "Ping",
+    "Prune",
+    "Pruned",
+    "Pull",
     "Ready",
     "Release",
     "StageRequest",

@@ -8,9 +8,9 @@ from blockrep.errors import ProtocolError
 from blockrep.protocol.frames import Frame, FrameType, encode_frame
 from blockrep.protocol.messages.base import Message
 from blockrep.protocol.messages.comparison import Compare, Compared, Digests
-from blockrep.protocol.messages.control import Abort, Bye, Hello, Ping, Welcome
+from blockrep.protocol.messages.control import Abort, Bye, Hello, Ping, Pull, Welcome
 from blockrep.protocol.messages.transfer import Ack, Begin, Commit, Committed, Data, Ready
-from blockrep.protocol.messages.volume import Open, Release, Volume
+from blockrep.protocol.messages.volume import Open, Prune, Pruned, Release, Volume
 
 __all__ = ["MESSAGE_CLASSES", "encode_message", "message_from"]
 
@@ -34,6 +34,9 @@ MESSAGE_CLASSES: Final[dict[FrameType, type[Message]]] = {
         Ping,
         Abort,
         Bye,
+        Prune,
+        Pruned,
+        Pull,
     )
 }
 

@@ -1,4 +1,4 @@
-"""HELLO, WELCOME, PING, ABORT, BYE: frames about the connection itself."""
+"""HELLO, WELCOME, PULL, PING, ABORT, BYE: frames about the connection itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from blockrep.errors import ERRORS_BY_CODE, BlockrepError, InternalError, RefusedError
-from blockrep.protocol.fields import array_of, optional, text, u64
+from blockrep.protocol.fields import array_of, boolean, optional, text, u64
 from blockrep.protocol.frames import FrameType
 from blockrep.protocol.limits import (
     MAX_PAYLOAD_BYTES,
@@ -17,9 +17,16 @@ from blockrep.protocol.limits import (
 )
 from blockrep.protocol.messages.base import Fields, Message
 
-__all__ = ["ABORT_ERRORS", "Abort", "Bye", "Hello", "Ping", "Welcome"]
+__all__ = ["ABORT_ERRORS", "Abort", "Bye", "Hello", "Ping", "Pull", "Welcome"]
 
 _FEATURES = array_of(text(32), 0, 32)
+_MAX_PAYLOAD = u64(MIN_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES)
+_WINDOW = u64(4 * MIN_PAYLOAD_BYTES, MAX_WINDOW_BYTES)
+
+
+def _check_window(window_bytes: int, max_payload_bytes: int) -> None:
+    if window_bytes < 4 * max_payload_bytes:
+        raise ValueError("key 'window': less than 4 times max_payload")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +59,8 @@ class Welcome(Message):
         "features": ("features", _FEATURES),
         "software": ("software", text(64)),
         "identity": ("identity", text(255)),
-        "max_payload": ("max_payload_bytes", u64(MIN_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES)),
-        "window": ("window_bytes", u64(4 * MIN_PAYLOAD_BYTES, MAX_WINDOW_BYTES)),
+        "max_payload": ("max_payload_bytes", _MAX_PAYLOAD),
+        "window": ("window_bytes", _WINDOW),
         "heartbeat": (
             "heartbeat_milliseconds",
             u64(MIN_HEARTBEAT_MILLISECONDS, MAX_TIMEOUT_MILLISECONDS),
@@ -74,10 +81,45 @@ class Welcome(Message):
 
     def __post_init__(self) -> None:
         """Check the bounds that tie two keys."""
-        if self.window_bytes < 4 * self.max_payload_bytes:
-            raise ValueError("key 'window': less than 4 times max_payload")
+        _check_window(self.window_bytes, self.max_payload_bytes)
         if self.timeout_milliseconds < 2 * self.heartbeat_milliseconds:
             raise ValueError("key 'timeout': less than 2 times heartbeat")
+
+
+@dataclass(frozen=True, slots=True)
+class Pull(Message):
+    """Turns the session: from here on the server is the sender, and does what a client does.
+
+    ``volume``: the server's; ``target``: how the client calls its replica. ``full``, ``adopt``,
+    ``shrink``: what the client's user asked for. The limits are the client's, in the place of those
+    of WELCOME.
+    """
+
+    TYPE = FrameType.PULL
+    FIELDS: ClassVar[Fields] = {
+        "volume": ("volume", text(4096)),
+        "target": ("target", text(4096)),
+        "full": ("full", boolean),
+        "adopt": ("adopt", boolean),
+        "shrink": ("shrink", boolean),
+        "compress": ("compress", boolean),
+        "max_payload": ("max_payload_bytes", _MAX_PAYLOAD),
+        "window": ("window_bytes", _WINDOW),
+    }
+    volume: str
+    target: str
+    full: bool
+    adopt: bool
+    shrink: bool
+    compress: bool
+    max_payload_bytes: int
+    window_bytes: int
+
+    def __post_init__(self) -> None:
+        """Check the bounds that tie two keys."""
+        _check_window(self.window_bytes, self.max_payload_bytes)
+        if self.full and self.adopt:
+            raise ValueError("keys 'full' and 'adopt': both")
 
 
 @dataclass(frozen=True, slots=True)

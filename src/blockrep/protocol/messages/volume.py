@@ -1,4 +1,4 @@
-"""OPEN, VOLUME, RELEASE: which volume is worked on, and what it holds."""
+"""OPEN, VOLUME, PRUNE, PRUNED, RELEASE: which volume is worked on, and what it holds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from blockrep.protocol.frames import Frame, FrameType
 from blockrep.protocol.limits import MAX_SNAPSHOT_RECORDS, MAX_U64
 from blockrep.protocol.messages.base import Fields, Message
 
-__all__ = ["Open", "Release", "Volume"]
+__all__ = ["Open", "Prune", "Pruned", "Release", "Volume"]
 
 _SNAPSHOT_RECORD = struct.Struct(">16s16sQQQQ32s")
 _UNKNOWN_SIZE = (1 << 64) - 1
@@ -37,7 +37,7 @@ class Open(Message):
 
     TYPE = FrameType.OPEN
     FIELDS: ClassVar[Fields] = {
-        "operation": ("operation", one_of("push", "verify", "list")),
+        "operation": ("operation", one_of("push", "verify", "list", "prune")),
         "volume": ("volume", text(4096)),
         "identity": ("identity", text(128)),
     }
@@ -153,3 +153,22 @@ class Release(Message):
     """The client is done with the volume."""
 
     TYPE = FrameType.RELEASE
+
+
+@dataclass(frozen=True, slots=True)
+class Prune(Message):
+    """Asks to drop the oldest good snapshots. ``keep``: how many stay, the newest of them."""
+
+    TYPE = FrameType.PRUNE
+    FIELDS: ClassVar[Fields] = {"keep": ("keep", u64(1))}
+    keep: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned(Message):
+    """So many good snapshots were dropped, and so many are there now."""
+
+    TYPE = FrameType.PRUNED
+    FIELDS: ClassVar[Fields] = {"pruned": ("pruned_count", u64()), "kept": ("kept_count", u64())}
+    pruned_count: int
+    kept_count: int

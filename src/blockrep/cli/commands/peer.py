@@ -1,0 +1,125 @@
+"""``blockrep peer``: a client gets its certificate over the network, by a one-time token."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import functools
+import socket
+import ssl
+import sys
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+
+from blockrep.certificates.authority import load_authority
+from blockrep.certificates.describe import describe
+from blockrep.certificates.invitations import Invitations, Token
+from blockrep.certificates.naming import Role, certificate_path, check_name
+from blockrep.cli.running import run_operation, settings_of
+from blockrep.client import joining
+from blockrep.config.identity import find_files
+from blockrep.config.settings import Settings
+from blockrep.config.values import Address, parse_address
+from blockrep.errors import ConfigurationError, UsageError
+from blockrep.transport.joining import ask, open_join
+
+__all__ = ["run"]
+
+_MOST_MINUTES = 7 * 24 * 60
+
+
+def run(options: argparse.Namespace) -> int:
+    """Invite, join or renew."""
+    settings = settings_of(options)
+    directory: Path = options.directory or settings.tls.directory
+    action = {"invite": _invite, "join": _join, "renew": _renew}[options.action]
+    action(options, settings, directory)
+    return 0
+
+
+def _invite(options: argparse.Namespace, settings: Settings, directory: Path) -> None:
+    check_name(options.name)
+    if not 1 <= options.minutes <= _MOST_MINUTES:
+        raise UsageError(f"1 to {_MOST_MINUTES} minutes", where=f"--minutes {options.minutes}")
+    authority, _ = load_authority(directory)
+    if certificate_path(directory, options.name).exists():
+        raise ConfigurationError(
+            f"{options.name} has a certificate already",
+            where=str(certificate_path(directory, options.name)),
+            safe="nothing was changed",
+            next_step="to replace it: blockrep certs revoke, then move the file away",
+        )
+    server = describe(find_files(settings.tls, Role.SERVER, socket.gethostname()).certificate)
+    address = _address(options.host or server.names[0], settings)
+    lifetime = dt.timedelta(minutes=options.minutes)
+    invitations = Invitations(settings.storage.state_directory)
+    now = dt.datetime.now(dt.UTC)
+    identifier, secret = invitations.create(options.name, options.days, lifetime, now)
+    token = Token(
+        host=address.host,
+        port=address.port,
+        server_name=server.names[0],
+        authority=authority.fingerprint(hashes.SHA256()),
+        invitation=identifier,
+        secret=secret,
+    )
+    print(token.encode())
+    print(
+        f"{options.name} joins within {options.minutes} minutes, once, with: blockrep peer join"
+        f" TOKEN\nblockrep-server --listen must be running here, reached as {address}",
+        file=sys.stderr,
+    )
+
+
+def _join(options: argparse.Namespace, settings: Settings, directory: Path) -> None:
+    from_input = options.token == "-"  # noqa: S105 - what says that it comes from elsewhere
+    text = sys.stdin.readline() if from_input else options.token
+    token = Token.decode(text)
+    seconds = settings.client.connect_timeout_seconds
+    asking = functools.partial(_ask, Address(token.host, token.port), token.server_name, seconds)
+    path = run_operation(joining.join(token, asking, directory))
+    print(f"wrote {path} and its key; this host is {path.stem} to {token.server_name}")
+    print(f"next: blockrep push VG/LV {token.host}:VG/LV")
+
+
+def _renew(options: argparse.Namespace, settings: Settings, directory: Path) -> None:
+    del directory
+    files = find_files(settings.tls, Role.CLIENT, socket.gethostname())
+    address = _address(options.server, settings)
+    alias = settings.client.locate(address.host, address.port)
+    seconds = settings.client.connect_timeout_seconds
+    asking = functools.partial(_ask, alias.address, alias.server_name, seconds)
+    run_operation(joining.renew(files.certificate, files.key, files.ca, asking))
+    print(
+        f"wrote {files.certificate}, valid until"
+        f" {describe(files.certificate).not_after:%Y-%m-%d %H:%M} UTC"
+    )
+
+
+async def _ask(
+    address: Address,
+    server_name: str,
+    timeout_seconds: float,
+    context: ssl.SSLContext,
+    request: dict[str, Any],
+) -> dict[str, Any]:
+    if context.verify_mode is not ssl.CERT_NONE:
+        context.check_hostname = True
+    host, port = address
+    transport = await open_join(host, port, context, server_name, timeout_seconds)
+    try:
+        return await ask(transport, request)
+    finally:
+        await transport.close()
+
+
+def _address(text: str, settings: Settings) -> Address:
+    try:
+        address = parse_address(text, settings.client.port)
+    except ValueError as error:
+        raise UsageError(str(error), where=text) from error
+    if not address.host:
+        raise UsageError("one host is needed, not every address", where=text)
+    return address

@@ -1,0 +1,45 @@
+"""``blockrep pull``: a replica here of a volume there."""
+
+from __future__ import annotations
+
+import argparse
+
+from blockrep.cli.graph import client_graph
+from blockrep.cli.rendering import sink_for
+from blockrep.cli.running import rate_of, run_operation, settings_of, target_of, volume_of
+from blockrep.client import pulling
+from blockrep.errors import UsageError
+from blockrep.replication.receiver import ReceiverLimits
+
+__all__ = ["run"]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Pull."""
+    if options.keep < 1:
+        raise UsageError("at least 1 snapshot is kept", where=f"--keep {options.keep}")
+    settings = settings_of(options)
+    source = target_of(options.source, settings)
+    target = volume_of(options.target, "TARGET")
+    server = settings.server
+    pull_options = pulling.PullOptions(
+        ReceiverLimits(
+            server.max_payload_bytes,
+            server.window_bytes,
+            server.heartbeat_seconds,
+            server.peer_timeout_seconds,
+        ),
+        keep=options.keep,
+        full=options.full,
+        adopt=options.adopt,
+        shrink=options.shrink,
+        compress=options.compress,
+        bytes_per_second=rate_of(options.bwlimit),
+    )
+    sink = sink_for(str(target), as_json=options.json, quiet=options.quiet)
+    try:
+        with client_graph(settings) as context:
+            run_operation(pulling.pull(context, source, target, pull_options, sink))
+    finally:
+        sink.finish()
+    return 0

@@ -1,0 +1,112 @@
+"""Pulling: this host has the replica, and asks the source's host to send."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from blockrep.client.connect import established
+from blockrep.client.operations import ClientContext
+from blockrep.errors import RefusedError
+from blockrep.model.names import Target, VolumeName
+from blockrep.protocol.messages import Pull
+from blockrep.replication import events
+from blockrep.replication.pacing import RateLimiter
+from blockrep.replication.receiver import Access, Receiver, ReceiverLimits
+from blockrep.storage.interface import TargetVolume
+from blockrep.storage.locks import VolumeLock
+
+__all__ = ["PullOptions", "pull"]
+
+_FEATURES = ("zstd",)
+
+
+@dataclass(frozen=True, slots=True)
+class PullOptions:
+    """What the user asked for.
+
+    ``keep``: good snapshots to retain; ``bytes_per_second``: 0 is no limit.
+    """
+
+    limits: ReceiverLimits
+    keep: int = 3
+    full: bool = False
+    adopt: bool = False
+    shrink: bool = False
+    compress: bool = False
+    bytes_per_second: int = 0
+
+
+class _OneTarget:
+    """A gate to the one volume that is pulled to: the server may ask for nothing else."""
+
+    def __init__(self, target: TargetVolume, options: PullOptions) -> None:
+        self._target = target
+        self._options = options
+
+    @contextlib.asynccontextmanager
+    async def open(self, identity: str, volume: str, operation: str) -> AsyncIterator[Access]:
+        """See :class:`blockrep.replication.receiver.VolumeGate`."""
+        del identity
+        if operation != "push":
+            raise RefusedError(f"{operation} was not asked for", where=volume)
+        options = self._options
+        yield Access(
+            self._target,
+            may_create=True,
+            may_adopt=options.adopt,
+            keep=options.keep,
+            keep_min=1,
+            quota_bytes=0,
+            limiter=RateLimiter(options.bytes_per_second),
+            may_replace=options.full or options.adopt,
+            may_shrink=options.shrink,
+        )
+
+
+async def pull(
+    context: ClientContext,
+    source: Target,
+    target: VolumeName,
+    options: PullOptions,
+    sink: events.EventSink,
+) -> None:
+    """Bring the local replica ``target`` to the present content of ``source``.
+
+    Raises:
+        RefusedError: the server does not allow it, or asks for what the user did not.
+        BlockrepError: whatever ended the pull early; the next one resumes.
+    """
+    # The same key as the server's: nobody pushes to it meanwhile.
+    key, holder = f"target {target}", f"pull of {source} to {target}"
+    with VolumeLock(context.runtime_directory, key, holder):
+        volume = context.open_target(target)
+        # What is wrong here is told before anybody is called.
+        await context.blocking.run(volume.inspect)
+        transport = await context.connect(source)
+        features = _FEATURES if options.compress else ()
+        async with established(transport, features, sink, context.handshake_seconds) as channel:
+            await channel.send(
+                Pull(
+                    volume=str(source.volume),
+                    target=str(target),
+                    full=options.full,
+                    adopt=options.adopt,
+                    shrink=options.shrink,
+                    compress=options.compress,
+                    max_payload_bytes=options.limits.max_payload_bytes,
+                    window_bytes=options.limits.window_bytes,
+                )
+            )
+            receiver = Receiver(
+                channel,
+                transport.peer.identity,
+                _OneTarget(volume, options),
+                context.blocking,
+                options.limits,
+                features,
+                lambda _event, _fields: None,
+                sink,
+            )
+            await receiver.answer()

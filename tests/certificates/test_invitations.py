@@ -1,0 +1,88 @@
+"""An invitation is good once, for a short time, for whoever has the whole token."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blockrep.certificates.invitations import Invitations, Token
+from blockrep.errors import RefusedError, UsageError
+
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+MINUTE = dt.timedelta(minutes=1)
+TOKEN = Token("replica", 8733, "replica", b"\1" * 32, "0123456789abcdef", b"\2" * 32)
+
+
+def test_a_token_comes_back_from_what_is_pasted() -> None:
+    text = TOKEN.encode()
+    assert "\n" not in text
+    assert Token.decode(text) == TOKEN
+    assert Token.decode(f"  {text[:20]}\n{text[20:]} \n") == TOKEN
+
+
+def test_a_token_that_is_not_whole_is_none() -> None:
+    text = TOKEN.encode()
+    for end in range(len(text)):
+        with pytest.raises(UsageError, match="is not a whole token"):
+            Token.decode(text[:end])
+
+
+@given(st.text(max_size=300))
+def test_only_documented_errors_come_out(text: str) -> None:
+    with pytest.raises(UsageError):
+        Token.decode(f"brp1-{text}")
+
+
+def test_once(tmp_path: Path) -> None:
+    invitations = Invitations(tmp_path)
+    identifier, secret = invitations.create("alpha", 90, MINUTE, NOW)
+    assert invitations.any_open(NOW)
+    assert invitations.redeem(identifier, secret, NOW).name == "alpha"
+    assert not invitations.any_open(NOW)
+    with pytest.raises(RefusedError):
+        invitations.redeem(identifier, secret, NOW)
+
+
+def test_not_after_its_time(tmp_path: Path) -> None:
+    invitations = Invitations(tmp_path)
+    identifier, secret = invitations.create("alpha", 90, MINUTE, NOW)
+    assert not invitations.any_open(NOW + MINUTE)
+    with pytest.raises(RefusedError):
+        invitations.redeem(identifier, secret, NOW + MINUTE)
+    invitations.create("beta", 90, MINUTE, NOW + MINUTE)
+    (left,) = (tmp_path / "invitations").iterdir()
+    assert json.loads(left.read_text())["name"] == "beta"
+
+
+def test_guesses_make_it_void(tmp_path: Path) -> None:
+    invitations = Invitations(tmp_path)
+    identifier, secret = invitations.create("alpha", 90, MINUTE, NOW)
+    for _ in range(4):
+        with pytest.raises(RefusedError):
+            invitations.redeem(identifier, bytes(32), NOW)
+    assert invitations.any_open(NOW)
+    with pytest.raises(RefusedError):
+        invitations.redeem(identifier, bytes(32), NOW)
+    with pytest.raises(RefusedError):
+        invitations.redeem(identifier, secret, NOW)
+
+
+@pytest.mark.parametrize("identifier", ["", "../x", "0" * 15, "0123456789ABCDEF", "a/b", "x" * 16])
+def test_an_id_is_never_a_path(tmp_path: Path, identifier: str) -> None:
+    with pytest.raises(RefusedError):
+        Invitations(tmp_path).redeem(identifier, bytes(32), NOW)
+
+
+def test_the_secret_is_nowhere_on_disk(tmp_path: Path) -> None:
+    _, secret = Invitations(tmp_path).create("alpha", 90, MINUTE, NOW)
+    (file,) = (tmp_path / "invitations").iterdir()
+    assert secret.hex() not in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    file.write_text("damaged")
+    assert not Invitations(tmp_path).any_open(NOW)

@@ -1,0 +1,54 @@
+"""A renewed certificate says what the old one said, for longer."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+
+from blockrep.certificates.authority import create_authority, issue
+from blockrep.certificates.describe import describe
+from blockrep.certificates.naming import Role
+from blockrep.certificates.renewal import renew
+from blockrep.certificates.revocation import revoke
+from blockrep.errors import ConfigurationError, RefusedError
+
+NOW = dt.datetime.now(dt.UTC)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    create_authority(tmp_path / "certs")
+    issue(tmp_path / "certs", "replica", [Role.SERVER], ["r.example", "10.0.0.1"], 20, now=NOW)
+    return tmp_path / "certs"
+
+
+@pytest.mark.parametrize("new_key", [False, True])
+def test_the_same_with_a_later_end(directory: Path, *, new_key: bool) -> None:
+    before, key = describe(directory / "replica.pem"), (directory / "replica.key").read_bytes()
+    after = renew(directory, "replica", 50, new_key=new_key, now=NOW)
+    assert (after.names, after.addresses, after.roles) == (
+        before.names,
+        before.addresses,
+        before.roles,
+    )
+    assert after.serial != before.serial
+    assert after.days_left(NOW) >= 49
+    assert ((directory / "replica.key").read_bytes() == key) is not new_key
+    assert (directory / "replica.key").stat().st_mode & 0o777 == 0o600
+    assert len(list((directory / "issued").glob("replica.*.pem"))) == 2
+
+
+def test_a_revoked_one_is_not_renewed(directory: Path) -> None:
+    revoke(directory, "replica")
+    with pytest.raises(RefusedError, match="was revoked"):
+        renew(directory, "replica")
+
+
+def test_what_is_not_there_is_not_renewed(directory: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no certificate"):
+        renew(directory, "other")
+    (directory / "ca.key").unlink()
+    with pytest.raises(ConfigurationError, match="key of the authority is not here"):
+        renew(directory, "replica")

@@ -1,0 +1,56 @@
+"""``blockrep peer`` refuses what makes no sense before it calls anybody.
+
+Whole pairings are in tests/integration/test_pairing.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from blockrep.certificates.authority import create_authority, issue
+from blockrep.certificates.naming import Role
+from blockrep.cli.main import main
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "config.toml"
+    file.write_text(f"[storage]\nstate_directory = '{tmp_path}/state'\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["invite", "alpha"], 3, "blockrep certs issue"),
+        (["invite", "ALPHA"], 3, "cannot be the name"),
+        (["invite", "alpha", "--minutes", "0"], 2, "minutes"),
+        (["join", "brp1-x"], 2, "is not a whole token"),
+        (["renew", "replica"], 3, "there is no certificate of this host"),
+        (["accept"], 2, "invalid choice"),
+    ],
+)
+def test_words(
+    config: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, text: str
+) -> None:
+    assert (
+        main(["peer", *words, *([] if words == ["accept"] else ["--config", str(config)])]) == code
+    )
+    assert text in capsys.readouterr().err
+
+
+def test_a_token_alone_is_on_standard_output(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificates = config.parent / "certs"
+    create_authority(certificates)
+    issue(certificates, "replica", [Role.SERVER])
+    assert main(["peer", "invite", "alpha", "--config", str(config)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("brp1-")
+    assert len(out.splitlines()) == 1
+    assert "within 10 minutes" in err
+    for host in ("*", "a b"):
+        assert main(["peer", "invite", "beta", "--host", host, "--config", str(config)]) == 2

@@ -1,0 +1,84 @@
+"""Whoever pulls decides what may happen to the replica, whatever the server sends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from blockrep.client.pulling import PullOptions, pull
+from blockrep.errors import BusyError, RefusedError
+from blockrep.model.names import Target, VolumeName
+from blockrep.protocol.messages import Message, Open, Pull, Volume
+from blockrep.replication.channel import Channel
+from blockrep.storage.locks import VolumeLock
+from support.hosts import LIMITS, MIB, Hosts
+from support.sessions import BEGIN
+
+OPTIONS = PullOptions(LIMITS)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Hosts:
+    hosts = Hosts(tmp_path)
+    hosts.fill(2 * MIB)
+    return hosts
+
+
+async def pulled(hosts: Hosts, options: PullOptions = OPTIONS) -> None:
+    async with hosts.context() as context:
+        source = Target("tls", "origin", 8733, VolumeName(path=str(hosts.source)))
+        target = VolumeName(path=str(hosts.replica))
+        await pull(context, source, target, options, hosts.events.append)
+
+
+async def test_a_pull_and_what_is_told_of_it(hosts: Hosts) -> None:
+    await pulled(hosts)
+    assert hosts.equal()
+    hosts.change(MIB, 5000)
+    await pulled(hosts, PullOptions(LIMITS, compress=True, bytes_per_second=1 << 30))
+    assert hosts.equal()
+    names = [type(event).__name__ for event in hosts.events]
+    assert names.count("Committed") == 2
+    assert {"Connected", "Decided", "Planned", "Progress"} <= set(names)
+
+
+async def test_nobody_else_works_on_the_replica_meanwhile(hosts: Hosts) -> None:
+    runtime = hosts.folder / "client-run"
+    with (
+        VolumeLock(runtime, f"target {hosts.replica}", "push by somebody"),
+        pytest.raises(BusyError, match="push by somebody"),
+    ):
+        await pulled(hosts)
+    assert not hosts.replica.exists()
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        ([Open("prune", "x", "")], "prune was not asked for"),
+        ([Open("list", "x", "")], "list was not asked for"),
+        ([Open("push", "x", ""), replace(BEGIN, mode="adopt", allow_shrink=True)], "smaller"),
+        ([Open("push", "x", ""), BEGIN], "everything would be sent again"),
+    ],
+    ids=["prune", "list", "shrink", "full"],
+)
+async def test_a_server_gets_no_more_than_was_asked_for(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, messages: list[Message], words: str
+) -> None:
+    await pulled(hosts)
+    before = hosts.replica.read_bytes()
+
+    async def malicious(channel: Channel, request: Pull, *_: object) -> None:
+        assert request.target == str(hosts.replica)
+        for message in messages:
+            await channel.send(message)
+            if isinstance(message, Open):
+                await channel.receive(Volume)
+        await channel.receive_any()
+
+    monkeypatch.setattr("blockrep.server.service.serve_pull", malicious)
+    with pytest.raises(RefusedError, match=words):
+        await pulled(hosts)
+    assert hosts.replica.read_bytes() == before

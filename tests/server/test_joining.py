@@ -1,0 +1,157 @@
+"""The desk hands out what an invitation says, to whoever has it, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from blockrep.certificates.authority import create_authority, issue
+from blockrep.certificates.describe import describe
+from blockrep.certificates.invitations import Invitations
+from blockrep.certificates.naming import Role
+from blockrep.certificates.revocation import revoke
+from blockrep.errors import BlockrepError, ProtocolError, RefusedError
+from blockrep.server.joining import JoinDesk
+from blockrep.transport.joining import ask
+from blockrep.transport.memory import memory_pair
+
+NOW = dt.datetime.now(dt.UTC)
+HOUR = dt.timedelta(hours=1)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    create_authority(tmp_path / "certs")
+    issue(tmp_path / "certs", "origin", [Role.CLIENT], days=20, now=NOW)
+    return tmp_path / "certs"
+
+
+@pytest.fixture
+def invitations(tmp_path: Path) -> Invitations:
+    return Invitations(tmp_path)
+
+
+def request_of(key: Any, name: str = "admin") -> bytes:
+    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, algorithm)
+        .public_bytes(serialization.Encoding.DER)
+    )
+
+
+async def answer(desk: JoinDesk, request: dict[str, Any]) -> dict[str, Any]:
+    client, server = memory_pair()
+    serving = asyncio.create_task(desk.serve(server))
+    try:
+        return await ask(client, request)
+    finally:
+        await client.close()
+        await serving
+
+
+async def test_the_invitation_decides_what_is_in_it(
+    directory: Path, invitations: Invitations
+) -> None:
+    desk = JoinDesk(directory, invitations)
+    was_open = desk.is_open
+    identifier, secret = invitations.create("alpha", 30, HOUR, NOW)
+    assert [was_open, desk.is_open] == [False, True]
+    key = ec.generate_private_key(ec.SECP256R1())
+    wish = {"want": "join", "invitation": identifier, "secret": secret, "request": request_of(key)}
+    told = await answer(desk, wish)
+    assert told["name"] == "alpha"
+    (directory / "got.pem").write_bytes(told["certificate"])
+    info = describe(directory / "got.pem")
+    assert info.names == ("alpha",)
+    assert info.roles == {Role.CLIENT}
+    assert not info.is_authority
+    assert (directory / "alpha.pem").read_bytes() == told["certificate"]
+    with pytest.raises(RefusedError, match="was used"):
+        await answer(desk, wish)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"secret": bytes(32)}, RefusedError),
+        ({"secret": "text"}, ProtocolError),
+        ({"invitation": "../../etc/passwd"}, RefusedError),
+        ({"invitation": 5}, ProtocolError),
+        ({"request": b"no"}, ProtocolError),
+        ({"request": None}, ProtocolError),
+        ({"request": request_of(ed25519.Ed25519PrivateKey.generate())}, ProtocolError),
+        ({"request": request_of(ec.generate_private_key(ec.SECP384R1()))}, ProtocolError),
+        ({"want": "anything"}, ProtocolError),
+        ({"want": None}, ProtocolError),
+    ],
+)
+async def test_what_is_not_right_gets_nothing(
+    directory: Path, invitations: Invitations, change: dict[str, Any], error: type[BlockrepError]
+) -> None:
+    identifier, secret = invitations.create("alpha", 30, HOUR, NOW)
+    request = request_of(ec.generate_private_key(ec.SECP256R1()))
+    wish = {"want": "join", "invitation": identifier, "secret": secret, "request": request}
+    with pytest.raises(error):
+        await answer(JoinDesk(directory, invitations), {**wish, **change})
+    assert not (directory / "alpha.pem").exists()
+    assert invitations.any_open(NOW), "the invitation is still there"
+
+
+async def test_a_request_whose_signature_is_wrong_gets_nothing(
+    directory: Path, invitations: Invitations
+) -> None:
+    identifier, secret = invitations.create("alpha", 30, HOUR, NOW)
+    forged = bytearray(request_of(ec.generate_private_key(ec.SECP256R1())))
+    forged[-1] ^= 1
+    wish = {"invitation": identifier, "secret": secret, "request": bytes(forged)}
+    with pytest.raises(ProtocolError):
+        await answer(JoinDesk(directory, invitations), {"want": "join", **wish})
+
+
+async def test_a_certificate_is_renewed_for_its_own_key_only(
+    directory: Path, invitations: Invitations, tmp_path: Path
+) -> None:
+    key = serialization.load_pem_private_key((directory / "origin.key").read_bytes(), None)
+    old = (directory / "origin.pem").read_bytes()
+    desk = JoinDesk(directory, invitations)
+    wish = {"want": "renew", "certificate": old, "request": request_of(key)}
+    told = await answer(desk, wish)
+    (tmp_path / "new.pem").write_bytes(told["certificate"])
+    assert describe(tmp_path / "new.pem").days_left(NOW) >= 89
+    thief = request_of(ec.generate_private_key(ec.SECP256R1()))
+    create_authority(tmp_path / "other")
+    issue(tmp_path / "other", "origin", [Role.CLIENT])
+    foreign = (tmp_path / "other" / "origin.pem").read_bytes()
+    for change in ({"request": thief}, {"certificate": foreign}):
+        with pytest.raises(RefusedError):
+            await answer(desk, {**wish, **change})
+    late = JoinDesk(directory, invitations, lambda: NOW + dt.timedelta(days=21))
+    with pytest.raises(RefusedError):
+        await answer(late, wish)
+    revoke(directory, "origin")
+    with pytest.raises(RefusedError, match="revoked"):
+        await answer(desk, wish)
+
+
+async def test_a_silent_client_is_not_waited_for(
+    directory: Path, invitations: Invitations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blockrep.server.joining._SECONDS", 0.01)
+    client, server = memory_pair()
+    await asyncio.wait_for(JoinDesk(directory, invitations).serve(server), 10)
+    client.abort()
+
+
+async def test_everybody_may_know_the_authority(directory: Path, invitations: Invitations) -> None:
+    told = await answer(JoinDesk(directory, invitations), {"want": "authority"})
+    assert told["authority"] == (directory / "ca.pem").read_bytes()

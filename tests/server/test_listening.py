@@ -1,0 +1,85 @@
+"""A server listens on all of its addresses or on none, and on what the service manager made."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blockrep.config.load import load_settings
+from blockrep.config.settings import Settings
+from blockrep.config.values import Address, LocalAddress
+from blockrep.errors import ConfigurationError
+from blockrep.server import listening as module
+from blockrep.server.listening import inherited_sockets, serve_listening
+
+
+def again(settings: Settings) -> Callable[[], Settings]:
+    return lambda: settings
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not reached():  # noqa: ASYNC110 - what another task does outside has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_a_unix_socket_needs_no_certificates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "s"
+    settings = load_settings(None, {"HOME": str(tmp_path)}, 1000)
+    serving = asyncio.create_task(
+        serve_listening(settings, [LocalAddress(str(path))], again(settings))
+    )
+    await until(path.is_socket)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(serving, 10) == 0
+    assert capsys.readouterr().out == f"listening on unix:{path}\n"
+    assert not path.exists()
+
+
+async def test_an_address_that_cannot_be_had_leaves_nothing(tmp_path: Path) -> None:
+    settings = load_settings(None, {"HOME": str(tmp_path)}, 1000)
+    path = tmp_path / "s"
+    with pytest.raises(ConfigurationError, match="certificate"):
+        await serve_listening(
+            settings, [LocalAddress(str(path)), Address("127.0.0.1", 0)], again(settings)
+        )
+    assert not path.exists()
+
+
+async def test_the_service_managers_socket_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "s"
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(path))
+    sock.listen()
+    monkeypatch.setattr(module, "inherited_sockets", lambda _environment: [sock])
+    settings = load_settings(None, {"HOME": str(tmp_path)}, 1000)
+    serving = asyncio.create_task(serve_listening(settings, [Address("", 1)], again(settings)))
+    await until(lambda: "listening" in capsys.readouterr().out)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert await asyncio.wait_for(serving, 10) == 0
+    assert path.is_socket(), "it is the manager's"
+
+
+def test_sockets_of_another_process_are_not_ours() -> None:
+    assert inherited_sockets({}) == []
+    assert inherited_sockets({"LISTEN_PID": "1", "LISTEN_FDS": "2"}) == []
+
+
+def test_descriptors_from_three_on_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as sock:
+        monkeypatch.setattr(module, "_FIRST_INHERITED", os.dup(sock.fileno()))
+        environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+        (found,) = inherited_sockets(environment)
+        assert found.family == sock.family
+        assert not found.get_inheritable()
+        found.close()

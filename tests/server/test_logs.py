@@ -1,0 +1,56 @@
+"""A session over standard output never has log lines in its stream."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blockrep.server.logs import log_to_stderr, log_to_system
+
+
+@contextlib.contextmanager
+def bare_root() -> Iterator[logging.Logger]:
+    """A root logger without handlers, as a new process has it; pytest has put its own there."""
+    logger = logging.getLogger()
+    before, level = logger.handlers[:], logger.level
+    logger.handlers.clear()
+    try:
+        yield logger
+    finally:
+        for handler in logger.handlers:
+            handler.close()
+        logger.handlers[:] = before
+        logger.setLevel(level)
+
+
+def test_the_system_log_gets_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(path))
+        with bare_root():
+            log_to_system(path)
+            logging.getLogger("blockrep.audit").info("an event")
+        line = sock.recv(4096)
+    assert b"blockrep-server: INFO blockrep.audit: an event" in line
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_one_standard_error_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with bare_root():
+        log_to_system(tmp_path / "none")
+        logging.getLogger("blockrep.audit").info("an event")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "an event" in err
+
+
+def test_a_listening_server_logs_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with bare_root() as root:
+        log_to_stderr()
+        root.info("an event")
+    assert "an event" in capfd.readouterr().err

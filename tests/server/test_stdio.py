@@ -1,0 +1,44 @@
+"""Standard input and output carry one session, and nothing else.
+
+A whole session through sshd is in tests/integration/test_ssh.py.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_SCRIPT = "import sys; from blockrep.server.main import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "config.toml"
+    file.write_text(f"[storage]\nruntime_directory = '{tmp_path}/run'\n")
+    return file
+
+
+def serve(config: Path, *words: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    argv = [sys.executable, "-c", _SCRIPT, "--stdio", "--config", str(config), *words]
+    return subprocess.run(argv, input=data, capture_output=True, check=False, timeout=60)
+
+
+def test_an_end_before_hello_ends_the_server(config: Path) -> None:
+    done = serve(config)
+    assert done.returncode == 0
+
+
+def test_what_is_no_protocol_gets_an_abort_and_no_text(config: Path) -> None:
+    done = serve(config, "--as", "alpha", data=b"GET / HTTP/1.1\r\n\r\n")
+    assert done.stdout.startswith(b"BRP1"), done.stdout
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("words", [["--listen"], ["--listen", "unix:/x"]])
+def test_one_way_at_a_time(config: Path, words: list[str]) -> None:
+    done = serve(config, *words)
+    assert done.returncode == 2
+    assert b"not allowed with" in done.stderr

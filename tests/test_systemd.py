@@ -1,0 +1,47 @@
+"""The units are as tight as promised; that it is enough, tests/vm/test_ssh_lvm.py shows."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).resolve().parents[1] / "systemd"
+SERVICES = sorted(UNITS.glob("*.service"))
+#: systemd's measure, from 0 to 10.
+MOST_EXPOSED = 3.5
+
+
+def analyze(*words: str) -> str:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed")
+    done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda path: path.name)
+def test_little_is_exposed(unit: Path) -> None:
+    text = analyze("security", "--offline=true", "--no-pager", str(unit))
+    match = re.search(r"Overall exposure level for \S+: ([0-9.]+)", text)
+    assert match is not None, text
+    assert float(match[1]) <= MOST_EXPOSED
+
+
+def test_every_unit_is_there() -> None:
+    assert {path.name for path in UNITS.iterdir()} == {
+        "blockrep-server.service",
+        "blockrep-server.socket",
+        "blockrep-push@.service",
+        "blockrep-push@.timer",
+    }
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda path: path.name)
+def test_the_programs_are_ours(unit: Path) -> None:
+    (program,) = re.findall(r"^ExecStart=/usr/local/bin/(\S+)", unit.read_text(), re.MULTILINE)
+    assert program in {"blockrep", "blockrep-server"}
+    assert "CAP_SYS_ADMIN" in unit.read_text(), "device-mapper needs it"

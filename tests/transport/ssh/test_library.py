@@ -1,0 +1,102 @@
+"""SSH by asyncssh, against a real sshd."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from blockrep.errors import ConfigurationError, ProtocolError
+from blockrep.transport.ssh import library
+from blockrep.transport.ssh.route import Carrier, Login, SshRoute
+from support.sshd import Sshd, make_key
+from transport.ssh.carriers import CarrierContract, ProgramContract
+
+
+@pytest.fixture
+def carrier() -> Carrier:
+    return Carrier(library.connect_program, library.forwarded_socket)
+
+
+@pytest.fixture
+def chosen(route: SshRoute) -> SshRoute:
+    return route
+
+
+@pytest.fixture
+def agent() -> Iterator[dict[str, str]]:
+    process = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True)
+    values = dict(
+        line.partition(";")[0].split("=", 1) for line in process.stdout.splitlines() if "=" in line
+    )
+    yield values
+    os.kill(int(values["SSH_AGENT_PID"]), 15)
+
+
+def fingerprint(path: Path) -> str:
+    argv = ["ssh-keygen", "-lf", str(path)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
+
+
+def add_key(path: Path, agent: dict[str, str]) -> None:
+    subprocess.run(["ssh-add", "-q", str(path)], check=True, env={**os.environ, **agent})
+
+
+class TestProgram(ProgramContract):
+    pass
+
+
+class TestLibrary(CarrierContract):
+    async def test_the_fingerprint_and_the_remedy_are_told(
+        self, carrier: Carrier, chosen: SshRoute, login: Login, sshd: Sshd
+    ) -> None:
+        shown = fingerprint(sshd.folder / "host_key.pub")
+        sshd.known_hosts.write_text("")
+        with pytest.raises(ConfigurationError) as caught:
+            await self.refused(carrier, login, chosen)
+        assert shown in str(caught.value)
+        assert f"ssh-keyscan -p {sshd.port} 127.0.0.1" in str(caught.value)
+        sshd.know(make_key(sshd.folder / "another"))
+        with pytest.raises(ConfigurationError) as caught:
+            await self.refused(carrier, login, chosen)
+        assert shown in str(caught.value)
+        assert "somebody is in between" in str(caught.value)
+        assert f"ssh-keygen -R '[127.0.0.1]:{sshd.port}'" in str(caught.value)
+
+    async def test_a_configuration_cannot_switch_the_check_off(
+        self, carrier: Carrier, chosen: SshRoute, login: Login, sshd: Sshd
+    ) -> None:
+        sshd.config.write_text(f"UserKnownHostsFile none\nIdentityFile {sshd.key}\n")
+        with pytest.raises(ConfigurationError, match="no way to know a host"):
+            await self.refused(carrier, login, chosen)
+
+    async def test_an_unknown_jump_host_fails_closed(
+        self, carrier: Carrier, chosen: SshRoute, sshd: Sshd
+    ) -> None:
+        sshd.configure(
+            f"Host jump\n  Hostname 127.0.0.1\n  HostKeyAlias unknown\n  Port {sshd.port}\n"
+            f"Host replica\n  Hostname 127.0.0.1\n  Port {sshd.port}\n  ProxyJump jump\n"
+        )
+        with pytest.raises(ConfigurationError, match="jump: the host key is not known"):
+            await self.refused(carrier, Login("replica"), chosen)
+
+    async def test_a_key_in_an_agent(
+        self,
+        carrier: Carrier,
+        chosen: SshRoute,
+        login: Login,
+        sshd: Sshd,
+        agent: dict[str, str],
+    ) -> None:
+        add_key(sshd.key, agent)
+        sshd.key.unlink()
+        sshd.config.write_text(
+            f"UserKnownHostsFile {sshd.known_hosts}\nIdentityAgent {agent['SSH_AUTH_SOCK']}\n"
+        )
+        echo = replace(chosen, remote_command=("echo", "Welcome"))
+        with pytest.raises(ProtocolError, match="Welcome"):
+            await self.refused(carrier, login, echo)
