@@ -44,6 +44,26 @@ async def test_a_unix_socket_needs_no_certificates(
     assert not path.exists()
 
 
+async def test_a_hangup_while_it_starts_reloads_and_does_not_kill(tmp_path: Path) -> None:
+    """Its default action would end the server between the start and the last preparation."""
+    settings = load_settings(None, {"HOME": str(tmp_path)}, 1000)
+    loads: list[bool] = []
+
+    def load() -> Settings:
+        loads.append(True)
+        return settings
+
+    path = tmp_path / "s"
+    serving = asyncio.create_task(serve_listening(settings, [LocalAddress(str(path))], load))
+    await asyncio.sleep(0)
+    os.kill(os.getpid(), signal.SIGHUP)
+    await until(lambda: loads == [True])
+    os.kill(os.getpid(), signal.SIGHUP)
+    await until(lambda: loads == [True, True])
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(serving, 10) == 0
+
+
 async def test_an_address_that_cannot_be_had_leaves_nothing(tmp_path: Path) -> None:
     settings = load_settings(None, {"HOME": str(tmp_path)}, 1000)
     path = tmp_path / "s"

@@ -30,7 +30,7 @@ from blockrep.replication.blocking import ThreadBlocking
 from blockrep.server.audit import audit_for, use_audit_file
 from blockrep.server.graph import THREADS_PER_SESSION, audit_file_of, service_of
 from blockrep.server.joining import JoinDesk
-from blockrep.server.reload import reload, watch_file
+from blockrep.server.reload import reload_when, watch_file
 from blockrep.server.service import Service
 from blockrep.transport.interface import PeerInfo
 from blockrep.transport.local import LocalListener
@@ -60,7 +60,7 @@ async def serve_listening(
     """Serve until SIGTERM or SIGINT; return the exit code.
 
     Sockets of the service manager take the place of the addresses. SIGHUP reads rules and
-    certificates anew.
+    certificates anew; one that comes while the server starts is answered once it has started.
 
     Args:
         settings: the configuration.
@@ -70,10 +70,11 @@ async def serve_listening(
     Raises:
         ConfigurationError: an address, a certificate or a folder cannot be used.
     """
-    stopped = asyncio.Event()
+    stopped, hung_up = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     settings.access.check()
     use_audit_file(audit_file_of(settings))
     inherited = inherited_sockets(os.environ)
@@ -87,24 +88,26 @@ async def serve_listening(
     with ThreadBlocking(THREADS_PER_SESSION * settings.server.max_sessions) as blocking:
         service = service_of(settings, blocking)
         listeners: list[TlsListener | LocalListener] = []
-        watching: asyncio.Task[None] | None = None
+        watching: list[asyncio.Task[None]] = []
         try:
             for path, sock in local:
                 listeners.append(await _listen_locally(path, service, sock))
-                _announce(f"unix:{path}")
             tls = None
             if remote or adopted:
                 tls = await _listen_tls(settings, service, remote, adopted)
                 listeners.append(tls)
             prepare = functools.partial(_prepare_reload, load, service, tls)
             record = audit_for(PeerInfo("", "", ""))
-            loop.add_signal_handler(signal.SIGHUP, reload, prepare, record)
-            watching = asyncio.create_task(watch_file(_revocations(settings), prepare, record))
+            watching = [
+                asyncio.create_task(reload_when(hung_up, prepare, record)),
+                asyncio.create_task(watch_file(_revocations(settings), prepare, record)),
+            ]
+            _announce([path for path, _ in local], tls)
             await stopped.wait()
             _log.info("stopping: sessions are told, what they made durable is kept")
         finally:
-            if watching is not None:
-                watching.cancel()
+            for task in watching:
+                task.cancel()
             for listener in listeners:
                 await listener.close()
     return 0
@@ -133,8 +136,6 @@ async def _listen_tls(
     for sock in adopted:
         listener.adopt(sock)
     await listener.start(addresses)
-    for host, port in listener.addresses:
-        _announce(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     return listener
 
 
@@ -189,6 +190,10 @@ def _tell_refused(address: str, error: BlockrepError) -> None:
     audit_for(PeerInfo("", address, ""))("refused", {"what": error.what})
 
 
-def _announce(address: str) -> None:
-    """Tell whoever started us."""
-    print(f"listening on {address}", flush=True)  # noqa: T201 - a command line
+def _announce(paths: Sequence[str], tls: TlsListener | None) -> None:
+    """Tell whoever started us: from here on connections and signals are answered."""
+    names = [f"unix:{path}" for path in paths]
+    for host, port in () if tls is None else tls.addresses:
+        names.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    for name in names:
+        print(f"listening on {name}", flush=True)  # noqa: T201 - a command line

@@ -11,7 +11,7 @@ from pathlib import Path
 from blockrep.errors import BlockrepError
 from blockrep.replication.receiver import AuditSink
 
-__all__ = ["Prepare", "reload", "watch_file"]
+__all__ = ["Prepare", "reload", "reload_when", "watch_file"]
 
 _POLL_SECONDS = 2.0
 _log = logging.getLogger("blockrep.server")
@@ -40,6 +40,14 @@ def reload(prepare: Prepare, audit: AuditSink) -> bool:
     _log.info("the configuration was reloaded")
     audit("reload", {"done": True})
     return True
+
+
+async def reload_when(asked: asyncio.Event, prepare: Prepare, audit: AuditSink) -> None:
+    """Reload whenever the event is set, clearing it; runs until it is cancelled."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        reload(prepare, audit)
 
 
 async def watch_file(path: Path, prepare: Prepare, audit: AuditSink) -> None:
