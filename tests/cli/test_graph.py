@@ -19,5 +19,7 @@ async def test_folders_come_from_the_configuration(tmp_path: Path) -> None:
     with client_graph(load_settings(file, {}, 0)) as context:
         assert context.runtime_directory == tmp_path / "run"
         assert isinstance(context.open_source(parse_volume("/x.img")), ImageSource)
+        limits = [parse_target(text) for text in ("localhost:vg/lv", "ssh://localhost/vg/lv")]
+        assert [context.handshake_seconds(one) for one in limits] == [10, 60]
         with pytest.raises(ConfigurationError, match="certificate"):
             await context.connect(parse_target("localhost:vg/lv"))

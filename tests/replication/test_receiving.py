@@ -24,11 +24,16 @@ def messages(count: int) -> list[Data]:
 
 
 def receiver_of(
-    server: Channel, staging: JournalStaging, bytes_per_second: int = 0
+    server: Channel,
+    staging: JournalStaging,
+    bytes_per_second: int = 0,
+    window_bytes: int = 8 * BLOCK,
 ) -> StreamReceiver:
     limiter = RateLimiter(bytes_per_second)
     tally = Tally(SIZE, lambda _event: None)
-    return StreamReceiver(server, InlineBlocking(), staging, SIZE, 8 * BLOCK, None, limiter, tally)
+    return StreamReceiver(
+        server, InlineBlocking(), staging, SIZE, window_bytes, None, limiter, tally
+    )
 
 
 def chain_of(sent: list[Data]) -> bytes:
@@ -39,7 +44,11 @@ def chain_of(sent: list[Data]) -> bytes:
 
 
 def receive(
-    staging: JournalStaging, sent: list[Data], digest: bytes | None = None, pause_seconds: float = 0
+    staging: JournalStaging,
+    sent: list[Data],
+    digest: bytes | None = None,
+    pause_seconds: float = 0,
+    window_bytes: int = 8 * BLOCK,
 ) -> list[Ack]:
     """Send frames and COMMIT to a receiver; return its acknowledgements."""
 
@@ -54,7 +63,7 @@ def receive(
                 return isinstance(message, Ack)
 
             client.listen(listen)
-            receiver = receiver_of(server, staging)
+            receiver = receiver_of(server, staging, window_bytes=window_bytes)
             receiving = asyncio.create_task(receiver.receive_all())
             for message in sent:
                 await client.send(message)
@@ -99,6 +108,16 @@ def test_a_pause_of_the_sender_is_used_to_become_durable() -> None:
     staging = JournalStaging()
     acknowledged = receive(staging, messages(1), pause_seconds=5)
     assert acknowledged == [Ack(BLOCK, BLOCK)]
+
+
+def test_on_a_slow_link_what_arrived_becomes_durable_after_seconds() -> None:
+    """It never pauses, and a quarter of the window takes long: a cut must not cost minutes."""
+    staging = JournalStaging()
+    sent = messages(20)
+    acknowledged = receive(staging, sent, pause_seconds=0.9, window_bytes=1000 * BLOCK)
+    durable = [one.durable_bytes // BLOCK for one in acknowledged]
+    assert durable[-1] == len(sent)
+    assert all(after - before <= 8 for before, after in zip([0, *durable], durable, strict=False))
 
 
 def test_a_wrong_digest_is_not_committed() -> None:

@@ -144,7 +144,7 @@ class Hosts:
                     connect=connect,
                     blocking=blocking,
                     runtime_directory=self.folder / "client-run",
-                    handshake_seconds=10,
+                    handshake_seconds=lambda _target: 10,
                 )
             finally:
                 await asyncio.gather(*serving)

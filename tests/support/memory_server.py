@@ -118,6 +118,6 @@ class MemoryServer:
             connect=connect,
             blocking=InlineBlocking(),
             runtime_directory=self.folder / "client-run",
-            handshake_seconds=10,
+            handshake_seconds=lambda _target: 10,
             now_seconds=lambda: 1_700_000_000,
         )

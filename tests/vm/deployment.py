@@ -88,7 +88,7 @@ def certificates() -> dict[str, bytes]:
         create_authority(folder)
         issue(folder, "replica", [Role.SERVER])
         issue(folder, "origin", [Role.CLIENT])
-        return {path.name: path.read_bytes() for path in folder.iterdir()}
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def forget(pair: Pair) -> None:

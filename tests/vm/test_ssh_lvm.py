@@ -41,6 +41,10 @@ def test_nothing_but_sshd_is_needed(hosts: Deployment, groups: Groups) -> None:
 
 def test_a_killed_ssh_resumes(hosts: Deployment, groups: Groups) -> None:
     groups.thin_volume.write_random(0, 32 * MIB)
+    hosts.pair.replica.write_file(
+        "/etc/blockrep/config.toml",
+        '[server]\nwindow_bytes = "4MiB"\nmax_payload_bytes = "256KiB"\n',
+    )
     words = ["blockrep", "push", SOURCE, URL, "--ssh-command", "ssh", "--bwlimit", "6M", "--json"]
     push = hosts.pair.origin.spawn(words)
     push.wait_for_output(r'"durable_bytes": ?[1-9][0-9]{6}', 120)

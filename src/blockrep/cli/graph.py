@@ -56,6 +56,11 @@ def client_graph(settings: Settings) -> Iterator[ClientContext]:
             _LOG.warning(warning)
         return transport
 
+    def handshake_seconds(target: Target) -> float:
+        if target.scheme == "ssh":  # OpenSSH logs in meanwhile, and the far end's program starts
+            return settings.ssh.connect_timeout_seconds
+        return settings.client.connect_timeout_seconds
+
     with ThreadBlocking(_THREADS) as blocking:
         yield ClientContext(
             open_source=lambda name: open_source(name, settings.storage),
@@ -63,5 +68,5 @@ def client_graph(settings: Settings) -> Iterator[ClientContext]:
             connect=connect_any,
             blocking=blocking,
             runtime_directory=settings.storage.runtime_directory,
-            handshake_seconds=settings.client.connect_timeout_seconds,
+            handshake_seconds=handshake_seconds,
         )

@@ -30,8 +30,7 @@ async def connect_ssh(target: Target, settings: Settings) -> Transport:
     """
     ssh = settings.ssh
     login = Login(target.host, target.user, target.port)
-    timeout_seconds = settings.client.connect_timeout_seconds
-    route = SshRoute(ssh.command, ssh.remote_command, ssh.config, timeout_seconds)
+    route = SshRoute(ssh.command, ssh.remote_command, ssh.config, ssh.connect_timeout_seconds)
     carrier = _carrier(system=bool(ssh.command))
     if ssh.forward is None:
         return await carrier.connect_program(login, route)

@@ -56,7 +56,7 @@ class ClientContext:
     connect: Callable[[Target], Awaitable[Transport]]
     blocking: Blocking
     runtime_directory: Path
-    handshake_seconds: float
+    handshake_seconds: Callable[[Target], float]
     now_seconds: Callable[[], int] = lambda: int(time.time())
 
 
@@ -115,7 +115,7 @@ async def verify(
 async def list_remote(context: ClientContext, target: Target, sink: events.EventSink) -> Replica:
     """Return the replica as its host describes it."""
     transport = await context.connect(target)
-    async with established(transport, (), sink, context.handshake_seconds) as channel:
+    async with established(transport, (), sink, context.handshake_seconds(target)) as channel:
         await channel.send(Open("list", str(target.volume), ""))
         replica = replica_from(await channel.receive(Volume))
         await channel.send(Release())
@@ -132,7 +132,7 @@ async def prune_remote(
         RefusedError: the server does not allow it, or not so few.
     """
     transport = await context.connect(target)
-    async with established(transport, (), sink, context.handshake_seconds) as channel:
+    async with established(transport, (), sink, context.handshake_seconds(target)) as channel:
         await channel.send(Open("prune", str(target.volume), ""))
         await channel.receive(Volume)
         await channel.send(Prune(keep))
@@ -183,7 +183,7 @@ async def _pusher(
     )  # an unknown volume is told before anybody is called
     features = ("zstd",) if options.compressor is not None else ()
     transport = await context.connect(target)
-    async with established(transport, features, sink, context.handshake_seconds) as channel:
+    async with established(transport, features, sink, context.handshake_seconds(target)) as channel:
         yield Pusher(channel, volume, context.blocking, options, sink, context.now_seconds)
 
 

@@ -86,7 +86,9 @@ async def pull(
         await context.blocking.run(volume.inspect)
         transport = await context.connect(source)
         features = _FEATURES if options.compress else ()
-        async with established(transport, features, sink, context.handshake_seconds) as channel:
+        async with established(
+            transport, features, sink, context.handshake_seconds(source)
+        ) as channel:
             await channel.send(
                 Pull(
                     volume=str(source.volume),

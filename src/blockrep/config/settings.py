@@ -143,12 +143,15 @@ class SshSettings:
         remote_command: the server's program on other hosts.
         config: in the place of ``~/.ssh/config``, for the library.
         forward: a server that listens there on the other host is used; None: one is started.
+        connect_timeout_seconds: for the connection, the login (somebody may have to touch a
+            token) and the start of the program, each.
     """
 
     command: tuple[str, ...] = ()
     remote_command: tuple[str, ...] = ("blockrep-server",)
     config: Path | None = None
     forward: Address | LocalAddress | None = None
+    connect_timeout_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +294,9 @@ def _ssh(table: Table) -> SshSettings:
         remote_command=remote_command,
         config=table.path("config", None),
         forward=table.parsed("forward", parse_listening_address) if "forward" in table else None,
+        connect_timeout_seconds=table.seconds(
+            "connect_timeout_seconds", default.connect_timeout_seconds, 0.1, _DAY_SECONDS
+        ),
     )
     table.finish()
     return settings

@@ -24,6 +24,8 @@ __all__ = ["StreamReceiver", "Tally"]
 
 _BATCH_FRAMES = 8
 _IDLE_SECONDS = 1.0
+# On a slow link a quarter of the window takes minutes; so much of it is lost with the connection.
+_MAX_UNSYNCED_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -64,7 +66,7 @@ class StreamReceiver:
         staging: the open staging volume.
         size_bytes: size of the new snapshot.
         window_bytes: what the sender may have unacknowledged; a sync starts when a quarter of
-            it is unsynced.
+            it is unsynced, or something has been for 5 seconds.
         decompressor: None if compression was not agreed on.
         limiter: what arrives waits for it; the sender notices by the buffers that stay full.
         tally: counts.
@@ -88,6 +90,7 @@ class StreamReceiver:
         self._limiter = limiter
         self._sync_bytes = window_bytes // 4
         self._unsynced_bytes = 0
+        self._unsynced_since_seconds = 0.0
         self._sync: asyncio.Task[None] | None = None
 
     async def receive_all(self) -> Commit:
@@ -102,7 +105,7 @@ class StreamReceiver:
                 await self._limiter.take(sum(message.window_cost_bytes for message in batch))
                 await self._apply(batch)
                 await self._check_sync()
-                if self._unsynced_bytes >= self._sync_bytes and self._sync is None:
+                if self._sync is None and self._is_sync_due():
                     self._sync = asyncio.create_task(self._make_durable())
             commit = await self._channel.receive(Commit)
             await self._finish_sync()
@@ -111,6 +114,12 @@ class StreamReceiver:
         finally:
             await self._settle()
         return commit
+
+    def _is_sync_due(self) -> bool:
+        age_seconds = asyncio.get_running_loop().time() - self._unsynced_since_seconds
+        return self._unsynced_bytes >= self._sync_bytes or (
+            self._unsynced_bytes > 0 and age_seconds >= _MAX_UNSYNCED_SECONDS
+        )
 
     async def _next_batch(self) -> list[Data] | None:
         """Return the DATA messages that wait, at least one; None when something else comes next."""
@@ -135,6 +144,8 @@ class StreamReceiver:
                 self._sync = asyncio.create_task(self._make_durable())
 
     async def _apply(self, batch: list[Data]) -> None:
+        if not self._unsynced_bytes:
+            self._unsynced_since_seconds = asyncio.get_running_loop().time()
         try:
             await self._blocking.run(self._writer.apply, batch)
             self.tally.add(batch)
