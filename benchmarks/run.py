@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from measure import Result, warm_pages
+from ssh import NEEDS, SshBench
 from tools import Bench, Tool
 
 from blockrep.config.values import parse_size
@@ -94,8 +95,15 @@ def scenarios(bench: Bench) -> list[Scenario]:
         Tool("nbdcopy TLS", ("nbdkit", "nbdcopy"), bench.nbdcopy_tls, bench.plain),
         Tool("socat TCP", ("socat",), bench.socat_tcp, bench.plain),
     ]
+    ssh = SshBench(bench)
+    over_ssh = [
+        Tool("blockrep (asyncssh)", NEEDS, ssh.push_library, bench.replica),
+        Tool("blockrep (OpenSSH)", NEEDS, ssh.push_openssh, bench.replica),
+        Tool("dd | ssh | dd", NEEDS, ssh.pipe, bench.plain),
+    ]
     return [
         Scenario("full push", full, start_over, "socat TLS"),
+        Scenario("full push over SSH", over_ssh, start_over, "dd | ssh | dd"),
         Scenario("1 % changed (scan)", [push], change, push.name),
         Scenario("nothing changed (scan)", [push], lambda: None, push.name),
     ]
@@ -190,8 +198,8 @@ def main() -> int:
         bench.prepare()
         make_source(bench.source, size_bytes)
         for scenario in scenarios(bench):
-            results = measure(bench, scenario, rounds)
-            figures[scenario.name] = report(scenario, results, size_bytes)
+            if results := measure(bench, scenario, rounds):
+                figures[scenario.name] = report(scenario, results, size_bytes)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1))
     return 0

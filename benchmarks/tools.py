@@ -13,9 +13,13 @@ from measure import Program, Result, run_pair
 from blockrep.certificates.authority import create_authority, issue
 from blockrep.certificates.naming import Role
 
-_MAIN = "import sys; from blockrep.{}.main import main; sys.exit(main())"
 _SOCAT_PORT = 19744
 _NBD_PORT = 19745
+
+
+def program_text(part: str) -> str:
+    """Return what ``python -c`` needs to run the client ("cli") or the "server"."""
+    return f"import sys; from blockrep.{part}.main import main; sys.exit(main())"
 
 
 @dataclass(frozen=True)
@@ -80,18 +84,21 @@ class Bench:
         """Push the source with blockrep."""
 
         def receiver() -> Program:
-            argv = [sys.executable, "-c", _MAIN.format("server"), "--listen", "127.0.0.1:0"]
+            argv = [sys.executable, "-c", program_text("server"), "--listen", "127.0.0.1:0"]
             argv += ["--config", str(self.folder / "server.toml")]
             return Program("blockrep-server", argv, ready="listening on")
 
         def sender(output: str) -> Program:
             port = output.partition("listening on 127.0.0.1:")[2].split()[0]
             target = f"tls://localhost:{port}/{self.replica}"
-            argv = [sys.executable, "-c", _MAIN.format("cli"), "push", str(self.source), target]
-            argv += ["--quiet", "--config", str(self.folder / "client.toml"), *options]
-            return Program("blockrep push", argv)
+            return Program("blockrep push", self.push_argv(target, *options))
 
         return run_pair(receiver, sender, daemon=True)
+
+    def push_argv(self, target: str, *options: str) -> list[str]:
+        """Return the command of a push to a target."""
+        argv = [sys.executable, "-c", program_text("cli"), "push", str(self.source), target]
+        return [*argv, "--quiet", "--config", str(self.folder / "client.toml"), *options]
 
     def socat_tls(self) -> Result:
         """Pipe the file through dd and socat, over TLS, as one would without a tool."""
