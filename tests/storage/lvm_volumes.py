@@ -87,7 +87,7 @@ class LvmVolumes:
     source_has_snapshots = True
     keeps_many = True
     #: A push takes seconds where processors are emulated; the simulation tries every step.
-    crash_stride = 17
+    crash_stride = 29
 
     def __init__(self, directory: Path, pools: Pools) -> None:
         self.pools = pools

@@ -23,7 +23,7 @@ FOLDER = "/root/contract"
 #: for it. The whole contract takes some two hours: BLOCKREP_VM_CONTRACT=whole.
 CHOSEN = {
     "one-pool": "crash_anywhere or not_ours_stays",
-    "coarse": "goes_on_at_its_cursor or rolled_back or drift_during or first_failure",
+    "coarse": "rolled_back or drift_during or first_failure",
     "unzeroed": "(any_sequence and 0) or (goes_on_at_its_cursor and full)",
 }
 WHOLE = os.environ.get("BLOCKREP_VM_CONTRACT") == "whole"

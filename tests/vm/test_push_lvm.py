@@ -215,7 +215,7 @@ def test_signals_while_the_metadata_is_reserved_leave_nothing_reserved(
     groups.thin_volume.write_random(0, 4 * MIB)
     with hosts.server():
         for name in ("TERM", "INT", "KILL"):
-            slow = "#!/bin/sh\necho reserved >/run/reserved\nsleep 30\nexit 1\n"
+            slow = "#!/bin/sh\necho reserved >/run/reserved\nsleep 8\nexit 1\n"
             hosts.pair.origin.write_file("/usr/local/sbin/thin_dump", slow, mode=0o755)
             push = hosts.start_push()
             wait = "until [ -e /run/reserved ]; do sleep 0.1; done; rm /run/reserved"

@@ -77,6 +77,7 @@ class LvmTarget:
         self._name = name
         self._settings = settings
         self._group = VolumeGroup(name.vg, settings, self.runner)
+        self._proven = ""
 
     # -- what is there
 
@@ -133,7 +134,8 @@ class LvmTarget:
         self._check_request(view, request)
         pool = self._pool(state, view)
         existing = view.staging
-        if request.base_id and self._has_drifted(view, pool):
+        # What inspect proved, commit proves again: not a third time between them.
+        if request.base_id and self._proven != request.base_id and self._has_drifted(view, pool):
             raise self._drifted()
         if existing is not None and existing.fits(request):
             return self._resume(view, existing, pool, request)
@@ -367,7 +369,9 @@ class LvmTarget:
         if view.replica is None or not view.owned or view.newest is None or view.merge_pending:
             return False
         runs = PoolMetadata(self._group, pool).compare(view.newest.volume, view.replica)
-        return any(run.kind is not RunKind.SAME for run in runs)
+        drifted = any(run.kind is not RunKind.SAME for run in runs)
+        self._proven = "" if drifted else view.newest.snapshot.id
+        return drifted
 
     def _drifted(self) -> DivergedError:
         return DivergedError(
