@@ -38,32 +38,17 @@ from blockrep.protocol.messages import (
     Ping,
     Ready,
     Release,
-    Volume,
     Welcome,
 )
 from blockrep.protocol.session import HANDSHAKE_SECONDS, Session
 from blockrep.protocol.transitions import Side, State
 from support.frame_feeding import deliver, encoded, feed
+from support.sessions import VOLUME
 
 ID = "0a" * 16
 HELLO = Hello((1, 3), ("zstd", "other"), "test")
 WELCOME = Welcome(1, ("zstd",), "test", "origin", 65536, 1 << 20, 5000, 30000)
 OPEN = Open("push", "vg/lv", "source")
-VOLUME = Volume(
-    exists=False,
-    owned=False,
-    drifted=False,
-    kind="",
-    identity="",
-    size_bytes=0,
-    block_bytes=0,
-    align_bytes=1,
-    lineage="",
-    chunk_bytes=1,
-    free_bytes=0,
-    metadata_free_chunks=0,
-    staging=None,
-)
 BEGIN = Begin(ID, ID, 1, 0, "", "full", 1 << 30, 1, 1, 0, bytes(32), 1, allow_shrink=False)
 READY = Ready("staging", 4096, bytes(32))
 COMPARE = Compare(ID, None, 4096, bytes(8))

@@ -21,7 +21,7 @@ from blockrep.storage.interface import SourceVolume, StorageSettings, TargetVolu
 from blockrep.storage.lvm.runner import CommandResult, ProcessRunner
 from blockrep.storage.lvm.source import LvmSource
 from blockrep.storage.lvm.target import LvmTarget
-from storage.volumes import CrashError
+from storage.crash_steps import CrashSteps
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -98,9 +98,7 @@ class LvmVolumes:
         self.settings = StorageSettings(
             directory / "state", directory / "run", pool=pools.target, command_timeout_seconds=60
         )
-        self.commands: list[str] = []
-        self._steps_left = -1
-        self._crashed = False
+        self._steps = CrashSteps(_CHANGING)
         self._reboots = 0
         self._remove_all()
         self._create(self.source_name, pools.source, self.sizes[1])
@@ -114,10 +112,10 @@ class LvmVolumes:
         self._remove_all()
 
     def source(self) -> SourceVolume:
-        return LvmSource(self.source_name, self.settings, CountingRunner(self._step))
+        return LvmSource(self.source_name, self.settings, CountingRunner(self._steps.step))
 
     def target(self) -> TargetVolume:
-        return LvmTarget(self.target_name, self.settings, CountingRunner(self._step))
+        return LvmTarget(self.target_name, self.settings, CountingRunner(self._steps.step))
 
     def target_without_room(self) -> TargetVolume:
         state, run = self.settings.state_directory, self.settings.runtime_directory
@@ -175,38 +173,7 @@ class LvmVolumes:
             yield
 
     def crash_at(self, step: int) -> AbstractContextManager[object]:
-        return self._crashing(step)
-
-    @contextlib.contextmanager
-    def _crashing(self, step: int) -> Iterator[None]:
-        self._steps_left = step
-        with contextlib.ExitStack() as stack:
-            for name in _CHANGING:
-                stack.enter_context(mock.patch.object(os, name, self._stepping(name)))
-            try:
-                yield
-            finally:
-                self._steps_left = -1
-                self._crashed = False
-
-    def _stepping(self, name: str) -> Callable[..., object]:
-        real = getattr(os, name)
-
-        def call(*arguments: object, **options: object) -> object:
-            self._step(name)
-            return real(*arguments, **options)
-
-        return call
-
-    def _step(self, name: str) -> None:
-        self.commands.append(name)
-        if self._crashed:
-            raise CrashError(f"{name}, after the crash")
-        if self._steps_left > 0:
-            self._steps_left -= 1
-            if not self._steps_left:
-                self._crashed = True
-                raise CrashError(name)
+        return self._steps.crash_at(step)
 
     def reboot(self) -> None:
         """Alternate between the death of the process and the restart of the machine."""

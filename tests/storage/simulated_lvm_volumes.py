@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -17,8 +16,8 @@ from blockrep.storage.lvm import group as group_module
 from blockrep.storage.lvm import metadata, preparing, reading, source, staging, target
 from blockrep.storage.lvm.source import LvmSource
 from blockrep.storage.lvm.target import LvmTarget
+from storage.crash_steps import CrashSteps
 from storage.lvm_simulation import SimulatedDevice, SimulatedGroup, SimulatedRunner
-from storage.volumes import CrashError
 
 KIB = 1024
 _CHANGING = ("fsync", "replace", "unlink")
@@ -61,14 +60,13 @@ class SimulatedLvmVolumes:
         self.directory = directory
         self.settings = StorageSettings(directory / "state", directory / "run")
         self._live = origin.add("live", self.sizes[1])
-        self._steps_left = -1
-        self._crashed = False
+        self._steps = CrashSteps(_CHANGING)
         self._reboots = 0
         self._failing = ""
 
     def simulated(self) -> AbstractContextManager[None]:
         groups = {group.vg: group for group in (self.origin, self.replica)}
-        return simulated(groups, self.directory, self._step)
+        return simulated(groups, self.directory, self._steps.step)
 
     def close(self) -> None:
         """Check that nothing was left reserved, open or active."""
@@ -79,7 +77,7 @@ class SimulatedLvmVolumes:
                 assert not (lv.skipped and lv.active), lv
 
     def runner(self) -> SimulatedRunner:
-        return SimulatedRunner([self.origin, self.replica], self._step)
+        return SimulatedRunner([self.origin, self.replica], self._steps.step)
 
     def source(self) -> SourceVolume:
         return LvmSource(VolumeName(vg=self.origin.vg, lv="live"), self.settings, self.runner())
@@ -136,37 +134,7 @@ class SimulatedLvmVolumes:
             yield
 
     def crash_at(self, step: int) -> AbstractContextManager[object]:
-        return self._crashing(step)
-
-    @contextlib.contextmanager
-    def _crashing(self, step: int) -> Iterator[None]:
-        self._steps_left = step
-        with contextlib.ExitStack() as stack:
-            for name in _CHANGING:
-                stack.enter_context(mock.patch.object(os, name, self._stepping(name)))
-            try:
-                yield
-            finally:
-                self._steps_left = -1
-                self._crashed = False
-
-    def _stepping(self, name: str) -> Callable[..., object]:
-        real = getattr(os, name)
-
-        def call(*arguments: object, **options: object) -> object:
-            self._step(name)
-            return real(*arguments, **options)
-
-        return call
-
-    def _step(self, name: str) -> None:
-        if self._crashed:
-            raise CrashError(f"{name}, after the crash")
-        if self._steps_left > 0:
-            self._steps_left -= 1
-            if not self._steps_left:
-                self._crashed = True
-                raise CrashError(name)
+        return self._steps.crash_at(step)
 
     def reboot(self) -> None:
         """Alternate between the death of the process and the restart of the machine."""

@@ -16,6 +16,7 @@ from blockrep.protocol.frames import Frame, FrameReader, FrameType
 from blockrep.protocol.limits import MAX_SNAPSHOT_RECORDS, MAX_U64
 from blockrep.protocol.messages import Prune, Pruned, Volume, encode_message, message_from
 from support.frame_feeding import encoded, read_frames
+from support.sessions import VOLUME
 
 IDS = st.binary(min_size=16, max_size=16).map(bytes.hex)
 DIGESTS = st.binary(min_size=32, max_size=32).filter(any)
@@ -60,21 +61,6 @@ VOLUMES = st.builds(
     snapshots=st.lists(SNAPSHOTS, max_size=4).map(tuple),
 )
 GOOD = Snapshot("01" * 16, "02" * 16, 1, 2, 3, committed=True, digest="ab" * 32)
-EMPTY = Volume(
-    exists=False,
-    owned=False,
-    drifted=False,
-    kind="",
-    identity="",
-    size_bytes=0,
-    block_bytes=0,
-    align_bytes=1,
-    lineage="",
-    chunk_bytes=1,
-    free_bytes=0,
-    metadata_free_chunks=0,
-    staging=None,
-)
 
 
 @given(VOLUMES)
@@ -85,7 +71,7 @@ def test_a_volume_survives_the_wire(volume: Volume) -> None:
 
 def test_of_too_many_snapshots_the_newest_are_sent() -> None:
     snapshots = tuple(replace(GOOD, sequence=number) for number in range(MAX_SNAPSHOT_RECORDS + 2))
-    (frame,) = read_frames(FrameReader(), encoded(replace(EMPTY, snapshots=snapshots)))
+    (frame,) = read_frames(FrameReader(), encoded(replace(VOLUME, snapshots=snapshots)))
     message = message_from(frame)
     assert isinstance(message, Volume)
     assert message.snapshots == snapshots[2:]
@@ -94,7 +80,7 @@ def test_of_too_many_snapshots_the_newest_are_sent() -> None:
 def test_more_records_than_the_limit_are_refused() -> None:
     payload = memoryview(bytes(96 * (MAX_SNAPSHOT_RECORDS + 1)))
     with pytest.raises(ValueError, match="snapshot records"):
-        Volume.from_frame(Frame(FrameType.VOLUME, EMPTY.header_to_send(), payload))
+        Volume.from_frame(Frame(FrameType.VOLUME, VOLUME.header_to_send(), payload))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +94,7 @@ def test_more_records_than_the_limit_are_refused() -> None:
 )
 def test_a_record_that_does_not_fit_is_our_own_mistake(snapshot: Snapshot) -> None:
     with pytest.raises(ValueError, match=r"^VOLUME: "):
-        encode_message(replace(EMPTY, snapshots=(snapshot,)))
+        encode_message(replace(VOLUME, snapshots=(snapshot,)))
 
 
 @pytest.mark.parametrize("message", [Prune(1), Prune(MAX_U64), Pruned(0, 1), Pruned(5, MAX_U64)])

@@ -8,31 +8,7 @@ from blockrep.model.snapshots import Snapshot
 from blockrep.storage.lvm.listing import snapshots_by_volume
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.tags import source_tags
-
-PLAIN = LogicalVolume(
-    vg="volg",
-    vg_uuid="vg-uuid",
-    extent_bytes=4 << 20,
-    name="thin_volume",
-    hidden=False,
-    uuid="origin-uuid",
-    size_bytes=1 << 30,
-    kind="thin",
-    pool="pool",
-    pool_uuid="pool-uuid",
-    thin_id=1,
-    origin="",
-    read_only=False,
-    active=True,
-    open=False,
-    merging=False,
-    tags=frozenset(),
-    chunk_bytes=0,
-    discards="",
-    zeroes=False,
-    queues_when_full=False,
-    health="",
-)
+from storage.lvm.builders import PLAIN
 
 
 def snapshot_of(uuid: str, sequence: int) -> LogicalVolume:
@@ -50,7 +26,7 @@ def snapshot_of(uuid: str, sequence: int) -> LogicalVolume:
 
 
 def test_snapshots_are_grouped_by_their_volume() -> None:
-    volumes = [PLAIN, snapshot_of("origin-uuid", 2), snapshot_of("origin-uuid", 1)]
+    volumes = [PLAIN, snapshot_of(PLAIN.uuid, 2), snapshot_of("origin-uuid", 1)]
     ((title, snapshots),) = snapshots_by_volume(volumes)
     assert title == "volg/thin_volume (source)"
     assert [one.sequence for one in snapshots] == [1, 2]
