@@ -90,6 +90,14 @@ def test_an_unfinished_first_transfer_is_resumed() -> None:
     assert (decision.mode, decision.pending, decision.base) == (Mode.RESUME, pending, None)
 
 
+def test_what_was_committed_is_not_gone_on_with() -> None:
+    """A crash after the commit point left its staging behind: the good snapshot is not resent."""
+    committed = snapshot(1, committed=False)
+    there = replica(snapshot(1), staging=staging_of(committed))
+    decision = decide(SOURCE, [committed], there, TARGET, Wish())
+    assert (decision.mode, decision.newly_committed) == (Mode.INCREMENTAL, (committed,))
+
+
 def test_a_pending_snapshot_that_nobody_continues_is_removed() -> None:
     pending = snapshot(2, committed=False)
     orphan = snapshot(9, lineage=OTHER, committed=False)

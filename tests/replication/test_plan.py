@@ -18,7 +18,7 @@ def test_a_plan_returns_the_merged_delta_as_often_as_asked() -> None:
         assert list(plan) == merged
         assert list(plan) == merged
         assert plan.summary.digest == digest(merged)
-        assert (plan.summary.data_bytes, plan.summary.discard_bytes, plan.new_chunks) == (15, 5, 1)
+        assert (plan.summary.data_bytes, plan.summary.discard_bytes, plan.new_chunks) == (15, 5, 2)
 
 
 def test_done_bytes_counts_what_lies_below_the_cursor() -> None:

@@ -550,6 +550,21 @@ class RefusalContract(_Pushed):
         adopt(volumes)
         assert volumes.read_replica() == volumes.read_live()
 
+    def test_an_interrupted_adoption_is_not_offered_for_a_resume(
+        self, volumes: Volumes, base: Snapshot
+    ) -> None:
+        """A plain push would go on with it as a full transfer that nobody asked for."""
+        volumes.write_live(0, b"changed")
+        transfer = Transfer(volumes, None, mode="adopt")
+        plain = dataclasses.replace(transfer.request, plan=None, new_chunks=0)
+        staging = transfer.target.begin(plain)
+        staging.set_plan(summarize(transfer.plan), transfer.request.new_chunks)
+        transfer.stream(staging, most=2, save_every=1)
+        staging.close()
+        replica = volumes.target().inspect()
+        assert replica.staging is None
+        assert [one.id for one in replica.snapshots] == [base.id]
+
     def test_drift_is_noticed_and_adopted(self, volumes: Volumes, base: Snapshot) -> None:
         volumes.tamper(12_345, b"written behind blockrep's back")
         replica = volumes.target().inspect()
@@ -589,6 +604,18 @@ class RefusalContract(_Pushed):
         with pytest.raises(DivergedError):
             transfer.target.begin(request)
         assert volumes.target().inspect().staging is None
+
+    def test_what_is_good_is_not_begun_again(self, volumes: Volumes, base: Snapshot) -> None:
+        """Recovery would take such a staging volume for the remains of that commit (I3)."""
+        before = volumes.read_replica()
+        volumes.write_live(0, b"changed")
+        transfer = Transfer(volumes, base)
+        again = dataclasses.replace(transfer.request, snapshot_id=base.id)
+        with pytest.raises(VolumeError, match="is here already"):
+            transfer.target.begin(again)
+        replica = volumes.target().inspect()
+        assert (replica.staging, [one.id for one in replica.snapshots]) == (None, [base.id])
+        assert volumes.read_replica() == before
 
     def test_getting_smaller_needs_consent(self, volumes: Volumes, base: Snapshot) -> None:
         volumes.resize_live(volumes.sizes[0])

@@ -150,18 +150,34 @@ def align_outward(extents: Iterable[Extent], block_bytes: int, size_bytes: int) 
 
 
 def count_chunks(extents: Iterable[Extent], chunk_bytes: int) -> int:
-    """Count the distinct chunks that the DATA extents touch: the most that writing allocates."""
+    """Count the distinct chunks that are written: the most that a transfer allocates.
+
+    Those that the DATA extents touch, and those that others touch in part: zeros are written there.
+    """
     total = 0
     last_chunk = -1
     for extent in extents:
-        if extent.kind is not ExtentKind.DATA:
-            continue
-        first = max(extent.offset_bytes // chunk_bytes, last_chunk + 1)
-        last = (extent.end_bytes - 1) // chunk_bytes
-        if last >= first:
-            total += last - first + 1
-            last_chunk = last
+        for first, last in _written_chunks(extent, chunk_bytes):
+            start = max(first, last_chunk + 1)
+            if last >= start:
+                total += last - start + 1
+                last_chunk = last
     return total
+
+
+def _written_chunks(extent: Extent, chunk_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield runs of chunks, first and last."""
+    first = extent.offset_bytes // chunk_bytes
+    last = (extent.end_bytes - 1) // chunk_bytes
+    first_whole = -(-extent.offset_bytes // chunk_bytes)
+    end_whole = extent.end_bytes // chunk_bytes
+    if extent.kind is ExtentKind.DATA or first_whole >= end_whole:
+        yield first, last
+        return
+    if first < first_whole:
+        yield first, first
+    if last >= end_whole:
+        yield last, last
 
 
 def digest(extents: Iterable[Extent]) -> bytes:

@@ -158,6 +158,8 @@ def _resumable(local: Sequence[Snapshot], replica: Replica, wish: Wish) -> Snaps
     staging = replica.staging
     if staging is None or wish.full or wish.adopt or replica.drifted:
         return None
+    if any(one.id == staging.snapshot_id for one in replica.snapshots):
+        return None  # it was committed, and only its remains were not removed
     if replica.lineage and staging.lineage != replica.lineage:
         return None
     if staging.base_id and (not replica.snapshots or replica.snapshots[-1].id != staging.base_id):

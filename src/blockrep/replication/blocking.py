@@ -11,11 +11,12 @@ import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from typing import ParamSpec, Protocol, Self, TypeVar
 
 from blockrep.storage.interface import SnapshotReader
 
-__all__ = ["Blocking", "ThreadBlocking", "opened"]
+__all__ = ["Blocking", "ThreadBlocking", "held", "opened"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,18 +53,37 @@ class ThreadBlocking:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            # The call goes on in its thread; whoever cancelled us may close what it works on.
-            await asyncio.wait([future])
+            # The call goes on in its thread; whoever cancelled us, once or again, may close what it
+            # works on.
+            while not future.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
             raise
 
 
 @contextlib.asynccontextmanager
-async def opened(
-    blocking: Blocking, open_reader: Callable[[], SnapshotReader]
-) -> AsyncIterator[SnapshotReader]:
-    """Open a snapshot's reader, and close it whatever happens."""
-    reader = await blocking.run(lambda: open_reader().__enter__())
+async def held(
+    blocking: Blocking, make: Callable[[], T], release: Callable[[T], None]
+) -> AsyncIterator[T]:
+    """Yield what a storage call makes, and release it whatever happens.
+
+    Also if the call ends after we were cancelled: what it made is nobody else's.
+    """
+    made: list[T] = []
     try:
-        yield reader
+        await blocking.run(lambda: made.append(make()))
+        yield made[0]
     finally:
-        await blocking.run(reader.__exit__, None, None, None)
+        for one in made:
+            await blocking.run(release, one)
+
+
+def opened(
+    blocking: Blocking, open_reader: Callable[[], SnapshotReader]
+) -> AbstractAsyncContextManager[SnapshotReader]:
+    """Open a snapshot's reader, and close it whatever happens."""
+    return held(
+        blocking,
+        lambda: open_reader().__enter__(),
+        lambda reader: reader.__exit__(None, None, None),
+    )

@@ -37,7 +37,7 @@ class SpooledPlan:
 
     Attributes:
         summary: extent count, bytes of DATA and DISCARD, digest.
-        new_chunks: chunks of the target, of ``chunk_bytes``, that the DATA extents touch.
+        new_chunks: chunks of the target, of ``chunk_bytes``, that are written.
         size_bytes: size of the new snapshot.
     """
 

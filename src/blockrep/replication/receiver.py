@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
@@ -36,7 +36,7 @@ from blockrep.protocol.messages import (
     Welcome,
 )
 from blockrep.replication import events
-from blockrep.replication.blocking import Blocking, opened
+from blockrep.replication.blocking import Blocking, held, opened
 from blockrep.replication.channel import Channel
 from blockrep.replication.comparing import digest_blocks
 from blockrep.replication.describe import volume_from
@@ -307,13 +307,10 @@ class Receiver:
                 self._channel, self._blocking, runs, reader.size_bytes, message.block_bytes
             )
 
-    @contextlib.asynccontextmanager
-    async def _staged(self, access: Access, begin: BeginRequest) -> AsyncIterator[Staging]:
-        staging = await self._blocking.run(access.target.begin, begin)
-        try:
-            yield staging
-        finally:
-            await self._blocking.run(staging.close)
+    def _staged(self, access: Access, begin: BeginRequest) -> AbstractAsyncContextManager[Staging]:
+        return held(
+            self._blocking, lambda: access.target.begin(begin), lambda staging: staging.close()
+        )
 
     async def _begin(
         self,

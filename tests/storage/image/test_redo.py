@@ -54,6 +54,21 @@ def test_replaying_equals_writing(tmp_path: Path, seed: int) -> None:
     assert replayed(tmp_path / "redo", tmp_path / "file", durable_bytes) == content
 
 
+def test_what_was_not_synced_is_dropped_before_more_is_appended(tmp_path: Path) -> None:
+    """It still reads well from memory, but a sync may have failed on it (I1, I6)."""
+    path = tmp_path / "redo"
+    redo = RedoLog(path, KEY, 0)
+    redo.write(0, memoryview(b"synced"))
+    durable_bytes = redo.sync()
+    redo.write(6, memoryview(b"never synced"))
+    redo.close()
+    redo = RedoLog(path, KEY, durable_bytes)
+    assert (redo.end_bytes, path.stat().st_size) == (durable_bytes, durable_bytes)
+    redo.write(6, memoryview(b"again"))
+    assert [one.end_bytes for one in redo.records()] == [6, 11]
+    redo.close()
+
+
 def test_a_torn_tail_is_cut_off_wherever_it_was_torn(tmp_path: Path) -> None:
     path = tmp_path / "redo"
     redo = RedoLog(path, KEY, 0)

@@ -50,6 +50,8 @@ def test_a_crash_anywhere_in_the_first_push(tmp_path: Path, mode: str) -> None:
         replica = volumes.target().inspect()
         if replica.snapshots:
             assert volumes.read_replica() == transfer.content
+            assert replica.staging is None, "it is good already, and would be written again"
+            assert not replica.drifted
         elif mode == "adopt":
             assert volumes.read_replica() == foreign
         else:

@@ -26,7 +26,7 @@ def snapshot_of(uuid: str, sequence: int) -> LogicalVolume:
 
 
 def test_snapshots_are_grouped_by_their_volume() -> None:
-    volumes = [PLAIN, snapshot_of(PLAIN.uuid, 2), snapshot_of("origin-uuid", 1)]
+    volumes = [PLAIN, snapshot_of(PLAIN.uuid, 2), snapshot_of(PLAIN.uuid, 1)]
     ((title, snapshots),) = snapshots_by_volume(volumes)
     assert title == "volg/thin_volume (source)"
     assert [one.sequence for one in snapshots] == [1, 2]

@@ -5,27 +5,36 @@ from __future__ import annotations
 import pytest
 
 from blockrep.errors import StorageError
+from blockrep.model.snapshots import Snapshot
 from blockrep.storage.lvm.group import VolumeGroup
 from blockrep.storage.lvm.preparing import Preparation, prepare_staging
 from blockrep.storage.lvm.recovery import view_target
-from blockrep.storage.lvm.tags import REPLICA_TAGS
-from storage.lvm.builders import request, volume
+from blockrep.storage.lvm.tags import REPLICA_TAGS, GoodMark
+from storage.lvm.builders import BASE_ID, LINEAGE, request, volume
 from storage.lvm_simulation import KIB
 from storage.simulated_lvm_volumes import SimulatedLvmVolumes
 
 REPLICA = volume(size_bytes=1024 * KIB)
 
 
+def good(size_bytes: int, volume_bytes: int) -> GoodMark:
+    """Return the newest good snapshot: what was sent has ``size_bytes``, its volume more."""
+    snapshot = Snapshot(BASE_ID, LINEAGE, 1, 0, size_bytes, committed=True)
+    return GoodMark(volume(size_bytes=volume_bytes), snapshot, REPLICA.uuid, 1)
+
+
 @pytest.mark.parametrize(
     ("mode", "size", "base", "expected"),
     [
-        ("incremental", 1024 * KIB, 1024 * KIB, (1024 * KIB, -1)),
-        ("incremental", 1000 * KIB, 1000 * KIB, (1024 * KIB, -1)),
+        ("incremental", 1024 * KIB, good(1024 * KIB, 1024 * KIB), (1024 * KIB, -1)),
+        ("incremental", 1000 * KIB, good(1000 * KIB, 1024 * KIB), (1024 * KIB, -1)),
         # Grown within the replica's last extent: behind the base there are zeros already.
-        ("incremental", 1024 * KIB, 1000 * KIB, (1024 * KIB, -1)),
-        ("incremental", 2048 * KIB, 1024 * KIB, (2048 * KIB, 1024 * KIB)),
+        ("incremental", 1024 * KIB, good(1000 * KIB, 1024 * KIB), (1024 * KIB, -1)),
+        ("incremental", 2048 * KIB, good(1024 * KIB, 1024 * KIB), (2048 * KIB, 1024 * KIB)),
         # Smaller: what follows the new end is the old source's.
-        ("incremental", 500 * KIB, 1024 * KIB, (512 * KIB, 500 * KIB)),
+        ("incremental", 500 * KIB, good(1024 * KIB, 1024 * KIB), (512 * KIB, 500 * KIB)),
+        # Somebody has extended the replica, which shows what a shrink had left mapped there.
+        ("incremental", 1024 * KIB, good(512 * KIB, 512 * KIB), (1024 * KIB, 512 * KIB)),
         ("adopt", 1000 * KIB, None, (1024 * KIB, 1000 * KIB)),
         ("adopt", 1024 * KIB, None, (1024 * KIB, -1)),
         ("adopt", 3072 * KIB, None, (3072 * KIB, 1024 * KIB)),
@@ -33,7 +42,7 @@ REPLICA = volume(size_bytes=1024 * KIB)
     ],
 )
 def test_what_a_snapshot_of_the_replica_still_needs(
-    mode: str, size: int, base: int | None, expected: tuple[int, int]
+    mode: str, size: int, base: GoodMark | None, expected: tuple[int, int]
 ) -> None:
     found = Preparation.of(request(mode=mode, size_bytes=size), REPLICA, base)
     assert (found.size_bytes, found.clear_from_bytes) == expected
@@ -93,7 +102,7 @@ def test_growing_again_does_not_show_what_was_cut_off(lvm: SimulatedLvmVolumes) 
     assert pool is not None
     assert view.replica is not None
     wanted = request(size_bytes=1024 * KIB)
-    preparation = Preparation.of(wanted, view.replica, 512 * KIB)
+    preparation = Preparation.of(wanted, view.replica, good(512 * KIB, 512 * KIB))
     mark = prepare_staging(group, wanted, view, pool, preparation)
     staged = lvm.replica.volumes[mark.volume.name]
     assert staged.size_bytes == 1024 * KIB

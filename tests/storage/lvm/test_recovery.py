@@ -53,6 +53,20 @@ def test_an_unfinished_transfer_waits_for_its_sender() -> None:
     assert step(staging(of="")) is None
 
 
+def test_what_was_committed_waits_while_another_volume_has_the_name() -> None:
+    """It is no unfinished transfer, which an adoption of that volume would remove."""
+    waiting = staging(of="")
+    committed = good(of="T2")
+    foreign = volume(name="copy", uuid="F")
+    view = view_target(GroupState((foreign, waiting, committed, POOL)), "copy")
+    assert view.staging is None
+    assert next_step(view) is None
+
+
+def test_a_staging_volume_of_another_transfer_with_a_good_id_is_unfinished() -> None:
+    assert step(REPLICA, staging(sequence=1), good()) is None
+
+
 def test_what_nobody_can_resume_is_removed() -> None:
     assert step(REPLICA, staging(ready=False)) == (Action.REMOVE, "T2")
     assert step(REPLICA, staging(plan=False)) == (Action.REMOVE, "T2")

@@ -84,7 +84,9 @@ class Catalogue:
         """Remove what a crash left: files of ours that no record speaks of."""
         if not self._image.directory.is_dir():
             return
-        if self.staging() is None:
+        staging = self.staging()
+        # One that is good already, by a commit that a crash ended, is not to be gone on with.
+        if staging is None or self._good_path(staging.snapshot_id).exists():
             self.drop_staging()
         names = ("staging.json", "published.json", "publishing.img")
         stale = [self._image.directory / f"{one}.tmp" for one in names]

@@ -56,7 +56,7 @@ class RedoLog:
     Args:
         path: the file, created if missing.
         key: 16 hexadecimal digits or more, the first of which key the digests.
-        durable_bytes: what must be intact; 0 for a new file.
+        durable_bytes: what was synced and must be intact; what follows is dropped. 0: a new file.
 
     Raises:
         StorageError: less than that is intact.
@@ -69,17 +69,23 @@ class RedoLog:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(path, flags, 0o600)
         try:
-            self.end_bytes = max((end for _, _, end in self._replay()), default=0)
             self._check_durable(durable_bytes)
-            os.ftruncate(self._fd, self.end_bytes)
+            # What follows reads well, perhaps, but only from memory: a sync may have failed on it.
+            os.ftruncate(self._fd, durable_bytes)
+            self.end_bytes = durable_bytes
         except BaseException:
             os.close(self._fd)
             raise
 
     def _check_durable(self, durable_bytes: int) -> None:
-        if self.end_bytes < durable_bytes:
+        intact_bytes = 0
+        for _, _, end in self._replay():
+            if intact_bytes >= durable_bytes:
+                break
+            intact_bytes = end
+        if intact_bytes != durable_bytes:
             raise StorageError(
-                f"what was synced is damaged from byte {self.end_bytes} on",
+                f"what was synced is damaged from byte {intact_bytes} on",
                 where=str(self._path),
                 safe="the good snapshot is untouched unless this very file was being copied in",
                 next_step="check the disk; then push with --adopt",

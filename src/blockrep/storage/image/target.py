@@ -140,6 +140,7 @@ class ImageTarget:
         if already is not None and already.snapshot.digest == digest.hex():
             self._finish(already)
             return already.snapshot
+        self._refuse_present(staging.record.snapshot_id, goods)
         record = staging.synced_record()
         self._refuse_changed_replica(record)
         staging.close()
@@ -256,6 +257,7 @@ class ImageTarget:
             )
         if current is None and request.mode == "adopt":
             raise self._image.error("there is no file to adopt", "push without --adopt")
+        self._refuse_present(request.snapshot_id, goods)
         if request.mode == "incremental":
             self._check_base(request, current, goods)
         size_bytes = max(
@@ -267,6 +269,11 @@ class ImageTarget:
                 f"it has {size_bytes} bytes, the new content only {request.size_bytes}",
                 "to make it smaller: push again with --shrink",
             )
+
+    def _refuse_present(self, snapshot_id: str, goods: list[GoodRecord]) -> None:
+        """A good snapshot is never written again (I3)."""
+        if any(one.snapshot.id == snapshot_id for one in goods):
+            raise self._image.error(f"the snapshot {snapshot_id[:8]} is here already", "push again")
 
     def _check_base(
         self, request: BeginRequest, current: os.stat_result | None, goods: list[GoodRecord]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from blockrep.errors import NoSpaceError, VolumeError
-from blockrep.model.extents import Extent, ExtentKind, clip, merge_adjacent
+from blockrep.model.extents import Extent, ExtentKind, ExtentSummary, clip, merge_adjacent
 from blockrep.model.snapshots import Space
 from blockrep.storage.interface import StorageSettings
 from blockrep.storage.lvm.reports import LogicalVolume, PoolStatus
@@ -15,6 +15,7 @@ __all__ = [
     "check_pool_health",
     "check_room",
     "check_room_for_snapshot",
+    "chunks_needed",
     "delta_extents",
     "mapped_extents",
     "new_chunk_count",
@@ -130,6 +131,19 @@ def check_room(
             safe="nothing was changed",
             next_step=f"extend it: lvextend --poolmetadatasize +SIZE {pool.full_name}",
         )
+
+
+def chunks_needed(plan: ExtentSummary | None, new_chunks: int, pool: LogicalVolume) -> int:
+    """Return the most that a plan allocates in a pool.
+
+    Args:
+        plan: None: not known yet.
+        new_chunks: those that it writes.
+        pool: if it ignores discards, zeros are written instead of them.
+    """
+    if plan is None or pool.discards != "ignore":
+        return new_chunks
+    return new_chunks + -(-plan.discard_bytes // pool.chunk_bytes)
 
 
 def check_room_for_snapshot(status: PoolStatus, pool: str, settings: StorageSettings) -> None:

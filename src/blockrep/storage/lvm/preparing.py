@@ -14,7 +14,15 @@ from blockrep.storage.lvm.planning import mapped_extents, round_up
 from blockrep.storage.lvm.recovery import TargetView
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.runner import OutcomeUnknownError
-from blockrep.storage.lvm.tags import READY, Role, StagingMark, lv_name, read_staging, staging_tags
+from blockrep.storage.lvm.tags import (
+    READY,
+    GoodMark,
+    Role,
+    StagingMark,
+    lv_name,
+    read_staging,
+    staging_tags,
+)
 
 __all__ = ["Preparation", "prepare_staging"]
 
@@ -35,20 +43,36 @@ class Preparation:
 
     @classmethod
     def of(
-        cls, request: BeginRequest, replica: LogicalVolume, base_bytes: int | None
+        cls, request: BeginRequest, replica: LogicalVolume, base: GoodMark | None
     ) -> Preparation:
         """Compare the request with the replica.
 
-        ``base_bytes``: exact size of the base; between it and the replica's end are zeros.
+        ``base``: between its snapshot's exact size and its volume's end are zeros.
         """
         size_bytes = round_up(request.size_bytes, replica.extent_bytes)
         if request.mode == "full":
             return cls(size_bytes, 0)
         known_bytes = replica.size_bytes
-        if base_bytes is None or request.size_bytes < base_bytes:
+        if base is not None:
+            # If somebody has extended the replica since, it shows there what outlived a shrink.
+            known_bytes = min(known_bytes, base.volume.size_bytes)
+        if base is None or request.size_bytes < base.snapshot.size_bytes:
             # What follows the source's end is an earlier source's, or a foreign volume's.
             known_bytes = min(request.size_bytes, known_bytes)
         return cls(size_bytes, known_bytes if known_bytes < size_bytes else -1)
+
+    def chunks_needed(self, pool: LogicalVolume, shared_chunks: int) -> int:
+        """Return the most that clearing allocates.
+
+        Of what the volume shares with the replica (``shared_chunks``), a pool that ignores discards
+        copies all that is cleared; others copy the one that is cleared in part.
+        """
+        if self.clear_from_bytes < 0:
+            return 0
+        if pool.discards != "ignore":
+            return 1
+        cleared_bytes = self.size_bytes - self.clear_from_bytes
+        return min(shared_chunks, -(-cleared_bytes // pool.chunk_bytes) + 1)
 
     def is_needed(self, replica: LogicalVolume) -> bool:
         """Tell whether there is anything to do."""

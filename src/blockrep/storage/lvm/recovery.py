@@ -42,6 +42,8 @@ class TargetView:
         goods: its good snapshots, oldest first.
         stagings: its staging volumes; more than one only after a crash.
         unnamed: the replica-to-be that lacks only its name.
+        committed: (id, lineage, sequence) of the good snapshots of the replica, and of what is to
+            become it.
     """
 
     name: str
@@ -50,6 +52,11 @@ class TargetView:
     goods: tuple[GoodMark, ...]
     stagings: tuple[StagingMark, ...]
     unnamed: LogicalVolume | None
+    committed: frozenset[tuple[str, str, int]]
+
+    def is_committed(self, mark: StagingMark) -> bool:
+        """Tell whether the good snapshot of that very transfer exists."""
+        return (mark.snapshot_id, mark.lineage, mark.sequence) in self.committed
 
     @property
     def newest(self) -> GoodMark | None:
@@ -58,8 +65,8 @@ class TargetView:
 
     @property
     def staging(self) -> StagingMark | None:
-        """The staging volume."""
-        return self.stagings[0] if self.stagings else None
+        """The unfinished staging volume."""
+        return next((mark for mark in self.stagings if not self.is_committed(mark)), None)
 
     @property
     def merge_pending(self) -> bool:
@@ -123,11 +130,9 @@ def view_target(state: GroupState, name: str) -> TargetView:
         ),
         None,
     )
-    if uuid:
-        families = {uuid}
-    else:
-        families = {mark.volume.uuid for mark in stagings}
-        families.update([unnamed.uuid] if unnamed is not None else [])
+    to_be = {mark.volume.uuid for mark in stagings if not mark.of_uuid}
+    to_be.update([unnamed.uuid] if unnamed is not None else [])
+    families = {uuid} if uuid else to_be
     goods = [good for one in state.volumes if (good := read_good(one)) is not None]
     mine = sorted((good for good in goods if good.of_uuid in families), key=lambda good: good.order)
     return TargetView(
@@ -137,6 +142,11 @@ def view_target(state: GroupState, name: str) -> TargetView:
         goods=tuple(mine),
         stagings=tuple(stagings),
         unnamed=unnamed,
+        committed=frozenset(
+            (good.snapshot.id, good.snapshot.lineage, good.snapshot.sequence)
+            for good in goods
+            if good.of_uuid in {uuid, *to_be}
+        ),
     )
 
 
@@ -145,14 +155,13 @@ def next_step(view: TargetView) -> Step | None:
 
     Each step, done, changes the state; asking again after each ends after a few.
     """
-    committed = {mark.snapshot.id for mark in view.goods}
     for mark in view.stagings:
-        step = _step_for(view, mark, done=mark.snapshot_id in committed)
+        step = _step_for(view, mark, done=view.is_committed(mark))
         if step is not None:
             return step
     if view.unnamed is not None and view.replica is None:
         return Step(Action.NAME, view.unnamed)
-    unfinished = [mark for mark in view.stagings if mark.snapshot_id not in committed]
+    unfinished = [mark for mark in view.stagings if not view.is_committed(mark)]
     for mark in unfinished[1:]:
         return Step(Action.REMOVE, mark.volume)
     return None

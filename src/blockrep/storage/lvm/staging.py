@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Self
@@ -13,15 +14,25 @@ from blockrep.model.snapshots import Space, StagingInfo
 from blockrep.protocol.chain import first_chain
 from blockrep.storage.interface import SnapshotReader
 from blockrep.storage.lvm import commands
+from blockrep.storage.lvm.allowance import Allowance
 from blockrep.storage.lvm.cursors import Cursor, CursorFile
 from blockrep.storage.lvm.device import BlockDevice
 from blockrep.storage.lvm.group import VolumeGroup
 from blockrep.storage.lvm.metadata import PoolMetadata
-from blockrep.storage.lvm.planning import check_room, mapped_extents, round_up, space_of
+from blockrep.storage.lvm.planning import (
+    check_room,
+    chunks_needed,
+    mapped_extents,
+    round_up,
+    space_of,
+)
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.tags import READY, StagingMark, plan_tag
 
 __all__ = ["LvmStaging", "staging_info"]
+
+# Long zeros are written in pieces, each of which is allowed first.
+_ZERO_PIECE_BYTES = 16 * 1024 * 1024
 
 
 def staging_info(mark: StagingMark, cursors: CursorFile) -> StagingInfo:
@@ -62,6 +73,9 @@ class LvmStaging:
         self._chunk_bytes = pool.chunk_bytes
         self._can_discard = pool.discards != "ignore"
         self._poison: BlockrepError | None = None
+        # An error is told to one sync only: two at once, and the other would call it durable.
+        self._syncing = threading.Lock()
+        self._allowance = Allowance(pool.chunk_bytes, self._synced_space, pool.full_name)
         self._open = True
         self._edge = self.info.cursor_bytes
         self._device = BlockDevice(mark.volume, writable=True)
@@ -69,7 +83,8 @@ class LvmStaging:
     def set_plan(self, plan: ExtentSummary, new_chunks: int) -> None:
         """Bind an adoption's staging volume to its plan."""
         status = self._group.status(self._pool)
-        check_room(status, self._pool, self._group.settings, new_chunks, self._shared_chunks)
+        need = chunks_needed(plan, new_chunks, self._pool)
+        check_room(status, self._pool, self._group.settings, need, self._shared_chunks)
         volume = self.mark.volume
         self._group.change(commands.change_tags(volume.vg, volume.name, [plan_tag(plan.digest)]))
         self.mark = replace(self.mark, plan_digest=plan.digest)
@@ -83,6 +98,7 @@ class LvmStaging:
             raise InternalError(f"a write up to {end_bytes} of {self.mark.size_bytes} bytes")
         try:
             self._cover(offset_bytes, end_bytes)
+            self._allowance.spend(offset_bytes, end_bytes)
             self._device.write(offset_bytes, data)
             self._pad(end_bytes)
         except (StorageError, NoSpaceError) as error:
@@ -102,10 +118,10 @@ class LvmStaging:
             if first < last and self._can_discard:
                 self._can_discard = self._device.discard(first, last - first)
             if first < last and self._can_discard:
-                self._device.write_zeros(start, first - start)
-                self._device.write_zeros(last, end - last)
+                self._write_zeros(start, first)
+                self._write_zeros(last, end)
             else:
-                self._device.write_zeros(start, end - start)
+                self._write_zeros(start, end)
             self._pad(end)
         except (StorageError, NoSpaceError) as error:
             self._poison = error
@@ -113,16 +129,17 @@ class LvmStaging:
 
     def sync(self) -> None:
         """Put all that was written on stable storage; the first error is final."""
-        self._check_usable()
-        try:
-            self._device.sync()
-        except StorageError as error:
-            self._poison = error
-            # Not to be resumed by anybody: what the kernel dropped, nobody knows.
-            volume = self.mark.volume
-            with contextlib.suppress(BlockrepError):
-                self._group.attempt(commands.change_tags(volume.vg, volume.name, [], [READY]))
-            raise
+        with self._syncing:
+            self._check_usable()
+            try:
+                self._device.sync()
+            except StorageError as error:
+                self._poison = error
+                # Not to be resumed by anybody: what the kernel dropped, nobody knows.
+                volume = self.mark.volume
+                with contextlib.suppress(BlockrepError):
+                    self._group.attempt(commands.change_tags(volume.vg, volume.name, [], [READY]))
+                raise
 
     def save_cursor(self, cursor_bytes: int, chain: bytes) -> None:
         """Record how far the transfer is durable."""
@@ -134,6 +151,11 @@ class LvmStaging:
         """Return the pool's room above its reserves."""
         status = self._group.status(self._pool)
         return space_of(status, self._chunk_bytes, self._group.settings)
+
+    def _synced_space(self) -> Space:
+        """Return the room; what is only in memory has not taken its chunks yet."""
+        self.sync()
+        return self.space()
 
     def reader(self) -> SnapshotReader:
         """Read the present content."""
@@ -191,6 +213,12 @@ class LvmStaging:
             f" though chunks are {self._chunk_bytes} bytes and not zeroed",
             where=self._pool.full_name,
         )
+
+    def _write_zeros(self, start: int, end: int) -> None:
+        for offset in range(start, end, _ZERO_PIECE_BYTES):
+            piece_end = min(offset + _ZERO_PIECE_BYTES, end)
+            self._allowance.spend(offset, piece_end)
+            self._device.write_zeros(offset, piece_end - offset)
 
     def _pad(self, end_bytes: int) -> None:
         """Zero the rest of the last chunk, where the volume goes on after the source's size."""

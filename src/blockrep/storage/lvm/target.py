@@ -25,6 +25,7 @@ from blockrep.storage.lvm.metadata import PoolMetadata
 from blockrep.storage.lvm.planning import (
     check_pool_health,
     check_room,
+    chunks_needed,
     new_chunk_count,
     space_of,
 )
@@ -94,8 +95,8 @@ class LvmTarget:
         if status.mode != "out_of_data_space":
             check_pool_health(status, pool.full_name)
         staging = view.staging
-        if staging is not None and view.merge_pending:
-            staging = None
+        if staging is not None and (view.merge_pending or staging.mode == "adopt"):
+            staging = None  # published, or an adoption, whose comparison starts over
         newest = view.newest if view.owned else None
         return Replica(
             exists=view.replica is not None,
@@ -142,14 +143,13 @@ class LvmTarget:
         preparation = None
         if view.replica is not None:
             base = None if not request.base_id or view.newest is None else view.newest
-            base_bytes = None if base is None else base.snapshot.size_bytes
-            preparation = Preparation.of(request, view.replica, base_bytes)
-        need = request.new_chunks
+            preparation = Preparation.of(request, view.replica, base)
+        need = chunks_needed(request.plan, request.new_chunks, pool)
         shared = 0
         if view.replica is not None:
             shared = self._group.mapped_bytes(view.replica) // pool.chunk_bytes
-            if request.mode == "full" and pool.discards == "ignore":
-                need += shared  # they are overwritten with zeros first
+        if preparation is not None:
+            need += preparation.chunks_needed(pool, shared)
         self._make_room(pool, need, shared, existing)
         mark = prepare_staging(self._group, request, view, pool, preparation)
         return LvmStaging(self._group, mark, pool, shared)
@@ -185,7 +185,7 @@ class LvmTarget:
         """Remove the staging volume, if any."""
         _, view = self._recover()
         for mark in view.stagings:
-            if not mark.volume.merging:
+            if not (mark.volume.merging or view.is_committed(mark)):
                 self._remove(mark)
 
     def prune(self, keep: int, protected_ids: Collection[str]) -> list[Snapshot]:
@@ -307,6 +307,13 @@ class LvmTarget:
                 safe="nothing was changed",
                 next_step="push without --adopt: the replica will be made",
             )
+        if _good_with(view, request.snapshot_id) is not None:
+            raise VolumeError(
+                f"the snapshot {request.snapshot_id[:8]} is here already",
+                where=str(self._name),
+                safe="nothing was changed",
+                next_step="push again",
+            )
         newest = view.newest
         if request.mode == "incremental":
             if newest is None or newest.snapshot.id != request.base_id:
@@ -342,7 +349,7 @@ class LvmTarget:
             shared = self._group.mapped_bytes(view.replica) // pool.chunk_bytes
         else:
             present = self._group.mapped_bytes(mark.volume) // pool.chunk_bytes
-        need = max(request.new_chunks - present, 0)
+        need = max(chunks_needed(request.plan, request.new_chunks, pool) - present, 0)
         check_room(self._group.status(pool), pool, self._settings, need, min(shared, need))
         if not mark.volume.active:
             self._group.change(commands.activate(mark.volume.vg, mark.volume.name))

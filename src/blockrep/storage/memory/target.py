@@ -260,6 +260,9 @@ class MemoryTarget:
             raise self._error("it exists and was not made by blockrep", "push with --adopt")
         if live is None and request.mode == "adopt":
             raise self._error("there is no volume to adopt", "push without --adopt")
+        if request.snapshot_id in volume.goods:
+            what = f"the snapshot {request.snapshot_id[:8]} is here already"
+            raise self._error(what, "push again")
         if request.mode == "incremental":
             if request.base_id not in volume.goods:
                 raise self._diverged("the base snapshot is not here")

@@ -1,0 +1,58 @@
+"""How much a transfer may write before its pool is looked at again (I8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from blockrep.errors import NoSpaceError
+from blockrep.model.snapshots import Space
+
+__all__ = ["Allowance"]
+
+
+class Allowance:
+    """Counts the chunks that a transfer writes, whatever it was said to need.
+
+    Each counts, also one that was allocated before: how many are free, only the pool knows. It is
+    asked when the allowance is used up, and of what is free then, half is allowed: others fill the
+    pool, too.
+
+    Args:
+        chunk_bytes: of the pool.
+        look: makes what was written so far count, then returns the room above the reserves.
+        where: the pool, for people.
+    """
+
+    def __init__(self, chunk_bytes: int, look: Callable[[], Space], where: str) -> None:
+        self._chunk_bytes = chunk_bytes
+        self._look = look
+        self._where = where
+        self._left_chunks = 0
+        self._last_chunk = -1
+
+    def spend(self, start_bytes: int, end_bytes: int) -> None:
+        """Allow a write of this range of the volume, or not.
+
+        Raises:
+            NoSpaceError: it could take the pool below its reserve.
+            StorageError: what was written before could not be made durable.
+        """
+        if start_bytes >= end_bytes:
+            return
+        first = start_bytes // self._chunk_bytes
+        last = (end_bytes - 1) // self._chunk_bytes
+        chunks = last - first + (first != self._last_chunk)
+        if chunks > self._left_chunks:
+            space = self._look()
+            free = min(space.free_bytes // self._chunk_bytes, space.metadata_free_chunks)
+            if chunks > free:
+                raise NoSpaceError(
+                    "the thin pool has come down to its reserve",
+                    where=self._where,
+                    safe="what was durable is kept; the replica and its snapshots are untouched",
+                    next_step=f"extend it (lvextend -L+SIZE {self._where}), then push again:"
+                    " it resumes",
+                )
+            self._left_chunks = chunks + (free - chunks) // 2
+        self._left_chunks -= chunks
+        self._last_chunk = last

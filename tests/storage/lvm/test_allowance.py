@@ -1,0 +1,108 @@
+"""A thin pool is not filled, whatever a transfer was said to need (I8)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from blockrep.errors import NoSpaceError
+from blockrep.model.extents import Extent, ExtentKind, summarize
+from blockrep.model.snapshots import Space
+from blockrep.storage.interface import Staging
+from blockrep.storage.lvm.allowance import Allowance
+from storage.lvm.builders import simulated_volumes
+from storage.transfers import Transfer, push
+
+CHUNK = 64 * 1024
+UNLIMITED = 1 << 40
+
+
+class Pool:
+    """A pool with so much room, all of which is taken by what is written."""
+
+    def __init__(self, free_chunks: int, metadata_free_chunks: int = UNLIMITED) -> None:
+        self.free_chunks = free_chunks
+        self.metadata_free_chunks = metadata_free_chunks
+        self.looks = 0
+
+    def look(self) -> Space:
+        self.looks += 1
+        return Space(CHUNK, self.free_chunks * CHUNK, self.metadata_free_chunks)
+
+
+def test_the_last_free_chunk_is_used_and_no_more() -> None:
+    pool = Pool(100)
+    allowance = Allowance(CHUNK, pool.look, "vg/pool")
+    for index in range(100):
+        allowance.spend(index * CHUNK, (index + 1) * CHUNK)
+        pool.free_chunks -= 1
+    with pytest.raises(NoSpaceError, match="vg/pool: the thin pool has come down"):
+        allowance.spend(100 * CHUNK, 100 * CHUNK + 1)
+    assert pool.looks < 12, "the fuller the pool the more often, but not each time"
+
+
+def test_frames_that_cut_a_chunk_count_it_once() -> None:
+    allowance = Allowance(CHUNK, Pool(1).look, "vg/pool")
+    for start in range(0, CHUNK, 4096):
+        allowance.spend(start, start + 4096)
+    allowance.spend(CHUNK, CHUNK)
+
+
+def test_room_that_others_took_is_noticed() -> None:
+    pool = Pool(100)
+    allowance = Allowance(CHUNK, pool.look, "vg/pool")
+    allowance.spend(0, CHUNK)
+    pool.free_chunks = 0
+    with pytest.raises(NoSpaceError):
+        allowance.spend(CHUNK, 60 * CHUNK)
+
+
+def test_metadata_is_room_too() -> None:
+    allowance = Allowance(CHUNK, Pool(100, metadata_free_chunks=3).look, "vg/pool")
+    allowance.spend(0, 3 * CHUNK)
+    with pytest.raises(NoSpaceError):
+        allowance.spend(3 * CHUNK, 7 * CHUNK)
+
+
+def fill(staging: Staging, size_bytes: int, kind: ExtentKind) -> None:
+    """Write to all of it; a ZERO extent may be as long as that."""
+    if kind is ExtentKind.ZERO:
+        staging.clear(Extent(0, size_bytes, kind))
+        return
+    for offset in range(0, size_bytes, CHUNK):
+        staging.write(offset, memoryview(bytes(CHUNK)))
+
+
+@pytest.mark.parametrize("kind", [ExtentKind.DATA, ExtentKind.ZERO])
+def test_a_sender_that_says_too_little_does_not_fill_the_pool(
+    tmp_path: Path, kind: ExtentKind
+) -> None:
+    with simulated_volumes(tmp_path, discards="ignore") as volumes:
+        size_bytes = len(volumes.read_live())
+        volumes.write_live(0, b"\xaa" * size_bytes)
+        base = push(volumes, None)
+        pool = volumes.replica
+        volumes.write_live(0, b"\xbb")
+        transfer = Transfer(volumes, base)
+        pool.total_chunks = len(pool.blocks()) + size_bytes // CHUNK // 2
+        staging = transfer.target.begin(transfer.request)
+        with pytest.raises(NoSpaceError):
+            fill(staging, size_bytes, kind)
+        staging.close()
+        reserve = -(-pool.total_chunks * volumes.settings.data_reserve_percent // 100)
+        assert len(pool.blocks()) <= pool.total_chunks - reserve
+
+
+def test_a_pool_that_ignores_discards_needs_room_for_zeros(tmp_path: Path) -> None:
+    with simulated_volumes(tmp_path, discards="ignore") as volumes:
+        size_bytes = len(volumes.read_live())
+        volumes.write_live(0, b"\xaa" * size_bytes)
+        base = push(volumes, None)
+        volumes.discard_live(0, size_bytes)
+        transfer = Transfer(volumes, base)
+        assert summarize(transfer.plan).discard_bytes == size_bytes
+        volumes.replica.total_chunks = len(volumes.replica.blocks()) + 4
+        with pytest.raises(NoSpaceError):
+            transfer.target.begin(transfer.request)
+        assert volumes.target().inspect().staging is None
