@@ -50,6 +50,12 @@ class PagedFile:
         start = offset_bytes - first * self.page_bytes
         return joined[start : start + length_bytes]
 
+    def after_crash(self) -> PagedFile:
+        """Return what a crash now would leave for certain."""
+        left = PagedFile(self.size_bytes, self.page_bytes)
+        left.pages = dict(self._durable)
+        return left
+
     def write(self, offset_bytes: int, data: bytes) -> None:
         """Write into the cache."""
         self._check_writable(offset_bytes + len(data))

@@ -51,7 +51,7 @@ class MemoryStaging:
     def write(self, offset_bytes: int, data: memoryview) -> None:
         """Write DATA into the cache."""
         self._check_usable()
-        self._check_room()
+        self._check_room(len(data))
         self.stage.content.write(offset_bytes, bytes(data))
 
     def clear(self, extent: Extent) -> None:
@@ -99,8 +99,11 @@ class MemoryStaging:
     def _record(self, info: StagingInfo) -> None:
         self.info = self.stage.info = info
 
-    def _check_room(self) -> None:
-        if self._host.capacity_bytes is not None and self._host.space().free_bytes <= 0:
+    def _check_room(self, length_bytes: int) -> None:
+        """Fail, as a full disk does, where what is written might not fit."""
+        need_bytes = length_bytes + self._host.chunk_bytes
+        capacity = self._host.capacity_bytes
+        if capacity is not None and self._host.space().free_bytes < need_bytes:
             self._poison = NoSpaceError(
                 "writing failed: No space left on device",
                 where=self._host.name,
