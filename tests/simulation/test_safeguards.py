@@ -103,8 +103,6 @@ def found(folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("remove", REMOVED, ids=lambda one: one.__name__)
-def test_a_checker_notices(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remove: Patch
-) -> None:
+def test_a_checker_notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remove: Patch) -> None:
     remove(monkeypatch)
     assert next(found(tmp_path), ""), "nobody noticed"
