@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from blockrep.model.snapshots import Snapshot
 from blockrep.protocol.frames import FrameReader
 from blockrep.protocol.messages import Ack, Committed, message_from
-from blockrep.storage.memory import MemoryHost
-from blockrep.storage.memory.disk import PagedFile
+from simulation.disks import Content, Disk, Good
 from support.frame_feeding import read_frames
 
 
@@ -22,50 +20,69 @@ class Checkers:
         looks: how often it looked.
     """
 
-    def __init__(self, origin: MemoryHost, replica: MemoryHost, source: str, target: str) -> None:
-        self._source = origin.volume(source)
-        self._target = replica.volume(target)
+    def __init__(self, origin: Disk, replica: Disk) -> None:
+        self._origin = origin
         self._replica = replica
-        self._taken: dict[str, PagedFile] = {}
-        self._good: dict[str, tuple[Snapshot, PagedFile, dict[int, bytes]]] = {}
+        self._taken: dict[str, Content] = {}
+        self._good: dict[str, object] = {}
+        self._bases_taken_away = False
         self.broken: BrokenPromiseError | None = None
         self.looks = 0
 
     @property
     def newest_id(self) -> str:
         """The id of the newest good snapshot."""
-        return list(self._target.goods)[-1] if self._target.goods else ""
+        return next(reversed(self._replica.goods()), "")
 
     def pushed(self) -> None:
         """A push succeeded: the replica equals its snapshot, which is the base of the next."""
         self.look()
-        newest, content = list(self._target.goods.values())[-1]
-        live = self._target.live
-        if live is None or live.read(0, live.size_bytes) != content.read(0, content.size_bytes):
+        newest_id, newest = list(self._replica.goods().items())[-1]
+        live = self._replica.live()
+        wanted = newest.content.read(newest.size_bytes)
+        if live is None or live.read(newest.size_bytes) != wanted:
             raise self._broken("the replica does not show the newest good snapshot")
-        if not self._source.snapshots[newest.id][0].committed:
+        taken = self._origin.taken()
+        if not taken[newest_id].committed:
             raise self._broken("I5: the push ended, and its snapshot is not the base")
+        if len(taken) > 1 or self._replica.staged() is not None:
+            raise self._broken("the push ended, and left a snapshot or a staging volume behind")
+        for disk in (self._origin, self._replica):
+            if unfinished := disk.unfinished():
+                raise self._broken(f"the push ended, and left behind: {unfinished}")
 
     def look(self) -> None:
-        """Check I2, I3, I5 and I8."""
+        """Check I2, I3, I5, I7 and I8."""
         self.looks += 1
-        for snapshot_id, (_, content) in self._source.snapshots.items():
-            self._taken.setdefault(snapshot_id, content)
-        for snapshot, content in self._target.goods.values():
-            known = self._good.get(snapshot.id)
+        goods, taken = self._replica.goods(), self._origin.taken()
+        for snapshot_id, one in taken.items():
+            self._taken.setdefault(snapshot_id, one.content)
+        for snapshot_id, good in goods.items():
+            known = self._good.get(snapshot_id)
             if known is None:
-                self._check_content(snapshot, content)
-                self._good[snapshot.id] = (snapshot, content, dict(content.pages))
-            elif content is not known[1] or content.pages != known[2]:
-                raise self._broken(f"I3: the good snapshot {snapshot.id[:8]} was written")
-        if self._good and not self._target.goods:
+                self._check_content(snapshot_id, good)
+                self._good[snapshot_id] = good.content.mark()
+            elif good.content.mark() != known:
+                raise self._broken(f"I3: the good snapshot {snapshot_id[:8]} was written")
+        if self._good and not goods:
             raise self._broken("I3: no good snapshot is left")
-        common = self._target.goods.keys() & self._source.snapshots.keys()
-        if self._good and not common:
+        common = goods.keys() & taken.keys()
+        if common:
+            self._bases_taken_away = False
+        if self._good and not common and not self._bases_taken_away:
             raise self._broken("I5: no common base is left")
-        capacity = self._replica.capacity_bytes
-        if capacity is not None and self._replica.used_bytes() > capacity:
-            raise self._broken("I8: more is used than there is")
+        if self._replica.overfilled():
+            raise self._broken("I8: a write found no room")
+        for disk in (self._origin, self._replica):
+            if trespasses := disk.trespasses():
+                raise self._broken(f"I7: touched, and not ours: {trespasses}")
+
+    def excuse(self, *, lying_disk: bool = False, bases_taken_away: bool = False) -> None:
+        """Take note of what an administrator or a disk did, against which nothing is promised."""
+        self._bases_taken_away = self._bases_taken_away or bases_taken_away
+        if lying_disk:
+            goods = self._replica.goods()
+            self._good = {name: goods[name].content.mark() for name in goods}
 
     def _broken(self, what: str) -> BrokenPromiseError:
         """Remember the first: the host on which it was found takes it for a defect of its own."""
@@ -79,33 +96,36 @@ class Checkers:
 
     def check_ack(self, ack: Ack) -> None:
         """I1: what is acknowledged is on the disk, recorded, and right."""
-        stage = self._target.stage
-        if not ack.durable_bytes or stage is None:
-            return
+        staged = self._replica.staged()
         end = ack.durable_bytes
-        if stage.info.cursor_bytes < end:
-            raise self._broken(f"I1: {end} acknowledged, {stage.info.cursor_bytes} recorded")
-        wanted = self._taken[stage.info.snapshot_id].read(0, end)
-        if stage.content.read(0, end) != wanted:
+        if not end or staged is None:
+            return
+        if staged.cursor_bytes < end:
+            raise self._broken(f"I1: {end} acknowledged, {staged.cursor_bytes} recorded")
+        wanted = self._taken[staged.snapshot_id].read(end)
+        if staged.content.read(end) != wanted:
             raise self._broken(f"I2: {end} acknowledged, and not all of it is right")
-        if stage.content.after_crash().read(0, end) != wanted:
+        if staged.content.durable(end) != wanted:
             raise self._broken(f"I1: {end} acknowledged, and not all of it is durable")
 
     def check_committed(self, message: Committed) -> None:
         """COMMITTED speaks of what is good."""
-        found = self._target.goods.get(message.snapshot_id)
-        if found is None or found[0].digest != message.digest.hex():
+        found = self._replica.goods().get(message.snapshot_id)
+        if found is None or found.digest != message.digest.hex():
             raise self._broken("I5: COMMITTED of what is not good")
 
-    def _check_content(self, snapshot: Snapshot, content: PagedFile) -> None:
-        wanted = self._taken.get(snapshot.id)
+    def _check_content(self, snapshot_id: str, good: Good) -> None:
+        wanted = self._taken.get(snapshot_id)
         if wanted is None:
-            raise self._broken(f"I2: {snapshot.id[:8]} is good, and was never taken")
+            raise self._broken(f"I2: {snapshot_id[:8]} is good, and was never taken")
         size_bytes = wanted.size_bytes
-        if content.size_bytes != size_bytes or content.unsynced:
-            raise self._broken(f"I2: {snapshot.id[:8]} has another size, or is volatile")
-        if content.read(0, size_bytes) != wanted.read(0, size_bytes):
-            raise self._broken(f"I2: {snapshot.id[:8]} differs from its source")
+        if good.size_bytes != size_bytes:
+            raise self._broken(f"I2: {snapshot_id[:8]} has another size than its source")
+        content = wanted.read(size_bytes)
+        if good.content.read(size_bytes) != content:
+            raise self._broken(f"I2: {snapshot_id[:8]} differs from its source")
+        if good.content.durable(size_bytes) != content:
+            raise self._broken(f"I2: {snapshot_id[:8]} is good, and not on the disk")
 
 
 class Watcher:

@@ -1,4 +1,4 @@
-"""Two simulated hosts that crash: after a crash, nothing that ran there has any effect."""
+"""Simulated hosts that crash: after a crash, nothing that ran there has any effect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from blockrep.storage.memory import MemoryHost
+from simulation.disks import Disk
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -18,36 +18,52 @@ class CrashedError(Exception):
 
 
 class SimulatedHost:
-    """A host: its disk, and what runs there until it crashes.
+    """A host: its disk, its clock, and what runs there until it crashes.
 
     Attributes:
-        memory: the disk.
-        crash_in: storage calls until it crashes; 0: it does not.
+        crash_in: steps until it crashes; 0: it does not. A step is an await, or what happens
+            between two effects on the disk.
         boots: how often it was started.
+        delays_seconds: what a storage call may take.
+        clock_seconds: what its clock is wrong by.
+        keeps_power: only its processes die.
     """
 
-    def __init__(self, memory: MemoryHost, rng: random.Random, look: Callable[[], None]) -> None:
-        self.memory = memory
+    def __init__(self, name: str, rng: random.Random, look: Callable[[], None]) -> None:
+        self.name = name
         self.crash_in = 0
         self.boots = 0
+        self.delays_seconds = [0.0]
+        self.clock_seconds = 0
+        self.keeps_power = False
         self.on_crash: list[Callable[[], None]] = []
+        self.disk: Disk
         self._rng = rng
         self._look = look
-        memory.on_step = self._step
+        self._running_boot = 0
 
     def crash(self) -> None:
-        """Lose what is not on the disk; of that, pages at random."""
+        """Lose what is not on the disk, but for sectors at random; or only the processes."""
         self.boots += 1
         self.crash_in = 0
-        share = self._rng.random()
-        self.memory.crash(lambda _page: self._rng.random() < share)
+        share = self._rng.choice([0.0, 0.5, 0.9])
+        if self.keeps_power:
+            self.disk.kill()
+        else:
+            self.disk.crash(lambda: self._rng.random() < share)
         on_crash, self.on_crash = self.on_crash, []
         for happen in on_crash:
             happen()
 
-    def _step(self, _name: str = "") -> None:
-        """Between two steps that are each atomic, the checkers look, or it crashes."""
+    def step(self, _name: str = "") -> None:
+        """Let the checkers look, or crash; whoever ran before a crash gets no further."""
+        if self._running_boot != self.boots:
+            raise CrashedError
         self._look()
+        self.tick()
+
+    def tick(self) -> None:
+        """Crash, if it is time."""
         if self.crash_in:
             self.crash_in -= 1
             if not self.crash_in:
@@ -56,34 +72,36 @@ class SimulatedHost:
 
     def blocking(self) -> SimulatedBlocking:
         """Return where the storage calls of what is started now run."""
-        return SimulatedBlocking(self, self._rng, self._step)
+        return SimulatedBlocking(self, self._rng)
+
+    def call(self, boot: int, function: Callable[[], T]) -> T:
+        """Run a storage call of a process that was started in that boot."""
+        self._running_boot = boot
+        self.step()
+        result = function()
+        self.step()
+        return result
+
+    def now_seconds(self) -> int:
+        return 1_700_000_000 + self.clock_seconds + int(asyncio.get_running_loop().time())
 
 
 class SimulatedBlocking:
     """See :class:`blockrep.replication.blocking.Blocking`."""
 
-    def __init__(self, host: SimulatedHost, rng: random.Random, step: Callable[[], None]) -> None:
+    def __init__(self, host: SimulatedHost, rng: random.Random) -> None:
         self._host = host
         self._boot = host.boots
         self._rng = rng
-        self._step = step
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run it at once, after a moment; a cancelled wait lasts until it has run."""
         cancelled: asyncio.CancelledError | None = None
         try:
-            await asyncio.sleep(self._rng.choice([0, 0, 0.001, 0.5]))
+            await asyncio.sleep(self._rng.choice(self._host.delays_seconds))
         except asyncio.CancelledError as error:
             cancelled = error
-        self._check()
-        self._step()
-        result = function(*args, **kwargs)
-        self._check()
-        self._step()
+        result = self._host.call(self._boot, lambda: function(*args, **kwargs))
         if cancelled is not None:
             raise cancelled
         return result
-
-    def _check(self) -> None:
-        if self._boot != self._host.boots:
-            raise CrashedError

@@ -1,4 +1,4 @@
-"""A simulated network: segments of any size, latency, a cut, and a link that goes silent."""
+"""A simulated network: segments of any size, latency, and one thing that goes wrong."""
 
 from __future__ import annotations
 
@@ -7,79 +7,105 @@ import random
 from collections.abc import Callable, Sequence
 
 from blockrep.transport.memory import MemoryTransport, memory_pair
+from simulation.hosts import SimulatedHost
 
 Watch = Callable[[bytes], None]
 """Told what a server sends, as it is put on the wire."""
 
+#: ``cut``: both ends notice. ``silent``: nothing arrives any more, and nobody is told. ``upward``,
+#: ``downward``: silent in one direction. ``stall``: nothing moves for a while. ``flip``: a bit.
+FAULTS = ("cut", "silent", "upward", "downward", "stall", "flip")
+_STALLS_SECONDS = (1.0, 12.0, 100.0)
+
 
 class Link:
-    """One connection, on which at most one thing goes wrong after so many sends and receives.
-
-    Attributes:
-        fault: ``none``, ``cut`` (both ends notice), ``silent`` (nobody is told, nothing arrives).
-    """
+    """One connection, on which at most one thing goes wrong, after so many sends and receives."""
 
     def __init__(
-        self, rng: random.Random, fault: str, after: int, latency_seconds: float, watch: Watch
+        self,
+        rng: random.Random,
+        fault: str,
+        after: int,
+        hosts: tuple[SimulatedHost, SimulatedHost],
+        watch: Watch,
     ) -> None:
-        self.rng = rng
-        self.fault = fault
-        self.latency_seconds = latency_seconds
-        self.watch = watch
+        self._rng = rng
+        self._fault = fault
         self._left = after
-        self.silent = False
-        limit_bytes = rng.choice([512, 4096, 1 << 16])
-        client, server = memory_pair(limit_bytes, client_name="origin", server_name="replica")
-        self.client = SimulatedTransport(self, client, serves=False)
-        self.server = SimulatedTransport(self, server, serves=True)
+        self._watch = watch
+        self._latency_seconds = rng.choice([0, 0, 0.001, 0.1])
+        self._segments = rng.choice([(0,), (0,), (0, 4096), (1, 7, 100, 0)])
+        self.happened = ""
+        client, server = memory_pair(
+            rng.choice([512, 4096, 1 << 16]), client_name="origin", server_name="replica"
+        )
+        self._inner = client
+        self.client = SimulatedTransport(self, client, hosts[0], serves=False)
+        self.server = SimulatedTransport(self, server, hosts[1], serves=True)
 
-    def step(self, transport: MemoryTransport) -> None:
-        """Count a send or receive; let go wrong what is to go wrong now."""
-        if self.fault == "none":
-            return
+    async def pass_time(self, host: SimulatedHost) -> None:
+        """Take the time of a send or receive; let happen what is to happen now."""
+        host.tick()
+        if self._latency_seconds:
+            await asyncio.sleep(self._latency_seconds)
         self._left -= 1
-        if self._left:
+        if self._left or not self._fault:
             return
-        if self.fault == "cut":
-            transport.cut()
-        else:
-            self.silent = True
+        self.happened = self._fault
+        if self._fault == "cut":
+            self.drop()
+        elif self._fault == "stall":
+            await asyncio.sleep(self._rng.choice(_STALLS_SECONDS))
+
+    def segment(self, room: int) -> int:
+        """Return how much arrives at once."""
+        return self._rng.choice(self._segments) or room
+
+    def carry(self, data: bytes, serves: bool) -> bytes:
+        """Return what of a send arrives."""
+        if serves:
+            self._watch(data)
+        lost = {"silent", "downward" if serves else "upward"}
+        if self.happened in lost:
+            return b""
+        if self.happened == "flip" and data:
+            self.happened = "flipped"
+            at = self._rng.randrange(len(data))
+            return data[:at] + bytes([data[at] ^ 1 << self._rng.randrange(8)]) + data[at + 1 :]
+        return data
 
     def drop(self) -> None:
         """Break the connection, as the kernel of a crashed host does."""
-        self.client.inner.cut()
+        self._inner.cut()
 
 
 class SimulatedTransport:
     """One end; see :class:`blockrep.transport.interface.Transport`."""
 
-    def __init__(self, link: Link, inner: MemoryTransport, *, serves: bool) -> None:
-        self.inner = inner
+    def __init__(
+        self, link: Link, inner: MemoryTransport, host: SimulatedHost, *, serves: bool
+    ) -> None:
+        self._inner = inner
         self.peer = inner.peer
         self._link = link
+        self._host = host
         self._serves = serves
 
     async def receive_into(self, buffer: memoryview) -> int:
-        link = self._link
-        await asyncio.sleep(link.latency_seconds)
-        link.step(self.inner)
-        count = link.rng.choice([1, 7, 100, 4096, len(buffer)])
-        return await self.inner.receive_into(buffer[:count])
+        await self._link.pass_time(self._host)
+        return await self._inner.receive_into(buffer[: self._link.segment(len(buffer))])
 
     async def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
-        link = self._link
-        await asyncio.sleep(link.latency_seconds)
-        link.step(self.inner)
-        if self._serves:
-            link.watch(b"".join(buffers))
-        if not link.silent:
-            await self.inner.send(buffers)
+        await self._link.pass_time(self._host)
+        data = self._link.carry(b"".join(buffers), self._serves)
+        if data:
+            await self._inner.send([data])
 
     async def close(self) -> None:
-        if self._link.silent:
-            self.inner.abort()
+        if self._link.happened in {"silent", "upward", "downward"}:
+            self._inner.abort()
         else:
-            await self.inner.close()
+            await self._inner.close()
 
     def abort(self) -> None:
-        self.inner.abort()
+        self._inner.abort()

@@ -7,39 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
-import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
-from unittest import mock
+from typing import Any, TypeVar
 
 from blockrep.client import operations
 from blockrep.client.operations import ClientContext
 from blockrep.config.access import AccessPolicy, TargetRule
-from blockrep.errors import BlockrepError, DivergedError, InternalError
+from blockrep.errors import BlockrepError, BusyError, DivergedError, InternalError
 from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName, parse_volume
 from blockrep.replication.receiver import ReceiverLimits
 from blockrep.replication.sender import PushOptions
 from blockrep.server.service import Service, ServiceSettings
-from blockrep.storage.memory import MemoryHost, MemorySource, MemoryTarget
 from blockrep.transport.interface import Transport
+from simulation import faults
 from simulation.checkers import BrokenPromiseError, Checkers
+from simulation.disks import Disk, LvmDisk, MemoryDisk
 from simulation.hosts import CrashedError, SimulatedHost
 from simulation.network import Link
-from support.virtual_time import VirtualTimeLoop
 
 T = TypeVar("T")
 
 KIB = 1024
-SOURCE = "disk"
-TARGET = Target("tls", "replica", 8733, parse_volume("vg/copy"))
-_PUSHES = 5
+SOURCE = VolumeName(vg="origin", lv="copy")
+TARGET = Target("tls", "replica", 8733, parse_volume("replica/copy"))
 _LIMITS = ReceiverLimits(64 * KIB, 256 * KIB, heartbeat_seconds=5, timeout_seconds=30)
-_RULES = AccessPolicy({"origin": (TargetRule("vg/copy", "vg/copy", adopt=True),)}, None)
+_RULES = AccessPolicy({"origin": (TargetRule("replica/copy", "replica/copy", adopt=True),)}, None)
 
 
 @dataclass
@@ -52,83 +48,83 @@ class Outcome:
     ends: dict[str, int] = field(default_factory=dict)
 
 
-class _Defects(logging.Handler):
-    """Catches what the server logs of its own defects."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        errors = [one for one in record.args or () if isinstance(one, BaseException)]
-        if record.exc_info is not None and record.exc_info[1] is not None:
-            errors.append(record.exc_info[1])
-        self.found += [
-            repr(one)
-            for one in errors
-            if isinstance(one, InternalError) or not isinstance(one, BlockrepError | CrashedError)
-        ]
-
-
 class Scenario:
-    """The world of one seed."""
+    """The world of one seed.
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    Attributes:
+        network_fault: what the next connection suffers; see :mod:`simulation.network`.
+        meanwhile: what somebody else asks the server for while a push runs.
+
+    Args:
+        kinds: of disk, at the origin and at the replica, ``memory`` or ``lvm``; None: by the seed.
+    """
+
+    def __init__(self, seed: int, folder: Path, kinds: tuple[str, str] | None = None) -> None:
         self.rng = random.Random(seed)
         self.outcome = Outcome()
-        self._folder = folder
-        chunks = [4 * KIB, 16 * KIB, 64 * KIB]
-        origin = MemoryHost("origin", chunk_bytes=self.rng.choice(chunks))
-        target_chunk = self.rng.choice(chunks)
-        replica = MemoryHost(
-            "replica",
-            chunk_bytes=target_chunk,
-            align_bytes=target_chunk if self.rng.random() < 0.3 else 1,
-        )
-        self._unit = origin.chunk_bytes
-        origin.create_volume(SOURCE, 64 * KIB * self.rng.randint(2, 8))
-        self.checkers = Checkers(origin, replica, SOURCE, str(TARGET.volume))
-        self.origin = SimulatedHost(origin, self.rng, self.checkers.look)
-        self.replica = SimulatedHost(replica, self.rng, self.checkers.look)
+        self.network_fault = ""
+        self.meanwhile = ""
+        self.folder = folder
+        source_kind, target_kind = kinds or self.rng.choices(["memory", "lvm"], [15, 1], k=2)
+        self.origin = SimulatedHost("origin", self.rng, self._look)
+        self.replica = SimulatedHost("replica", self.rng, self._look)
+        self.origin.disk = self._make_disk(source_kind, self.origin)
+        self.replica.disk = self._make_disk(target_kind, self.replica)
+        self._unit = self.origin.disk.chunk_bytes
+        self.origin.disk.create(64 * KIB * self.rng.randint(2, 8))
+        self.checkers = Checkers(self.origin.disk, self.replica.disk)
         self._serving: set[asyncio.Task[None]] = set()
+        faults.disarm(self)
+
+    def start(self) -> None:
+        """Start the server; inside of the event loop."""
         self._start_server()
+
+    def _make_disk(self, kind: str, host: SimulatedHost) -> Disk:
+        if kind == "lvm":
+            return LvmDisk(self.rng, host.name, host.step, self.folder)
+        return MemoryDisk(self.rng, host.name, host.step)
+
+    def _look(self) -> None:
+        self.checkers.look()
 
     # What runs.
 
     def _start_server(self) -> None:
-        settings = ServiceSettings(
-            _LIMITS, 8, 1 << 23, 10, 40, self._folder / f"run-{self.replica.boots}"
-        )
+        folder = self.folder / f"run-{self.replica.boots}"
+        disk = self.replica.disk
         self._service = Service(
-            settings,
+            ServiceSettings(_LIMITS, 8, 1 << 23, 10, 40, folder),
             _RULES.authorize,
-            lambda name: MemoryTarget(self.replica.memory, str(name)),
-            lambda name: MemorySource(self.replica.memory, str(name)),
+            lambda _name: disk.target(),
+            lambda _name: disk.source(),
             self.replica.blocking(),
-            self._now_seconds,
+            self.replica.now_seconds,
         )
         self.replica.on_crash.append(self._start_server)
 
-    def _context(self, faults: bool) -> ClientContext:
+    def _context(self, name: str = "client") -> ClientContext:
         async def connect(_target: Target) -> Transport:
-            return self._connect(faults)
+            return self._connect()
 
+        disk = self.origin.disk
         return ClientContext(
-            open_source=lambda _name: MemorySource(self.origin.memory, SOURCE),
-            open_target=lambda name: MemoryTarget(self.origin.memory, str(name)),
+            open_source=lambda _name: disk.source(),
+            open_target=lambda _name: disk.target(),
             connect=connect,
             blocking=self.origin.blocking(),
-            runtime_directory=self._folder / f"client-{self.origin.boots}",
+            runtime_directory=self.folder / f"{name}-{self.origin.boots}",
             handshake_seconds=lambda _target: 10,
-            now_seconds=self._now_seconds,
+            now_seconds=self.origin.now_seconds,
         )
 
-    def _connect(self, faults: bool) -> Transport:
-        fault = self.rng.choice(["none", "none", "cut", "silent"]) if faults else "none"
-        self._count(self.outcome.faults, f"network {fault}")
-        latency = self.rng.choice([0, 0.001, 0.1])
-        link = Link(self.rng, fault, self.rng.randint(1, 60), latency, self.checkers.watch())
-        for host in (self.origin, self.replica):
+    def _connect(self) -> Transport:
+        hosts = (self.origin, self.replica)
+        if self.network_fault:
+            self.count(self.outcome.faults, f"link {self.network_fault}")
+        after = self.rng.randint(1, self.rng.choice([20, 100]))
+        link = Link(self.rng, self.network_fault, after, hosts, self.checkers.watch())
+        for host in hosts:
             host.on_crash.append(link.drop)
         task = asyncio.create_task(self._service.serve(link.server))
         self._serving.add(task)
@@ -136,17 +132,17 @@ class Scenario:
         self.replica.on_crash.append(lambda: _cancel(task))
         return link.client
 
-    @staticmethod
-    def _now_seconds() -> int:
-        return 1_700_000_000 + int(asyncio.get_running_loop().time())
-
     # What is done.
 
     async def run(self) -> Outcome:
         """Push a changing source, disturbed and then undisturbed; check everything."""
-        for _ in range(_PUSHES):
+        rounds, disturbances = (1, 1) if self.rng.random() < 0.9 else (4, 3)
+        self._change_source()
+        if self.rng.random() < 0.7:
+            await self._push(Wish())
+        for _ in range(rounds):
             self._change_source()
-            for _ in range(self.rng.randint(0, 3)):
+            for _ in range(self.rng.randint(1, disturbances)):
                 await self._disturbed()
                 if self.rng.random() < 0.5:
                     self._change_source()
@@ -154,61 +150,126 @@ class Scenario:
         self.outcome.looks = self.checkers.looks
         return self.outcome
 
+    async def crash_at(self, host: SimulatedHost, step: int, *, keeps_power: bool) -> bool:
+        """Push, change, push with a crash at that step, push again; False: there is no such step.
+
+        The crash comes in the push of a change upon an older snapshot.
+        """
+        self._change_source()
+        await self._push(Wish())
+        self._change_source()
+        host.crash_in, host.keeps_power = step, keeps_power
+        with contextlib.suppress(CrashedError, BlockrepError):
+            await self._push(Wish())
+        await self.settle()
+        crashed = not host.crash_in
+        faults.disarm(self)
+        await self._undisturbed()
+        return crashed
+
     async def _disturbed(self) -> None:
-        memory = self.replica.memory
-        fault = self.rng.choice(["network", "client crash", "server crash", "EIO", "ENOSPC"])
-        self._count(self.outcome.faults, fault)
-        if fault == "client crash":
-            self.origin.crash_in = self.rng.randint(1, 40)
-        elif fault == "server crash":
-            self.replica.crash_in = self.rng.randint(1, 60)
-        elif fault == "EIO":
-            memory.fail_syncs()
-        elif fault == "ENOSPC":
-            room = self.rng.randint(0, 8) * memory.chunk_bytes
-            memory.capacity_bytes = memory.used_bytes() + room
+        for arm in self.rng.sample(faults.FAULTS, self.rng.choice([1, 1, 1, 2])):
+            self.count(self.outcome.faults, arm.__name__)
+            arm(self, self.rng)
         end = "pushed"
         try:
-            await self._push(Wish(), faults=fault == "network")
+            await self._with_others(self._push(Wish()))
         except BlockrepError as error:
             if isinstance(error, InternalError):
                 raise
             end = error.code
         except CrashedError:
             end = "crashed"
-        await self.settle()
-        self._count(self.outcome.ends, end)
-        self.origin.crash_in = self.replica.crash_in = 0
-        memory.fail_syncs(0)
-        memory.capacity_bytes = None
+        self.count(self.outcome.ends, end)
+        if self.rng.random() < 0.5:
+            await self.settle()
+        faults.disarm(self)
 
     async def _undisturbed(self) -> None:
-        """Make progress: without a fault a push succeeds, at the first attempt."""
-        await self._push(Wish(), faults=False)
-        self._count(self.outcome.ends, "pushed")
-        if self.rng.random() < 0.2:
-            await self._drifted()
+        """Make progress: without a fault a push succeeds, at the first attempt.
 
-    async def _drifted(self) -> None:
+        Unless the server still waits for the one before: then at the second.
+        """
+        try:
+            await self._push(Wish())
+        except BusyError:
+            assert self._serving
+            await self.settle()
+            await self._push(Wish())
+        await self.settle()
+        self.count(self.outcome.ends, "pushed")
+        what = self.rng.random()
+        if what < 0.05:
+            await self._written_to()
+        elif what < 0.1:
+            await self._lied_to()
+        elif what < 0.15:
+            await self._without_a_base()
+
+    async def _written_to(self) -> None:
         """Write to the replica: only what is asked for overwrites that."""
-        self.replica.memory.write(str(TARGET.volume), 0, self.rng.randbytes(10))
-        with contextlib.suppress(DivergedError):
-            await self._push(Wish(), faults=False)
-            raise BrokenPromiseError("a replica that was written to was overwritten")
-        self._count(self.outcome.ends, "diverged")
-        wish = self.rng.choice([Wish(adopt=True), Wish(full=True)])
-        await self._push(wish, faults=False)
+        self.replica.disk.write(0, self.rng.randbytes(10))
+        await self._refused_as_diverged("a replica that was written to was overwritten")
+        await self._push(self.rng.choice([Wish(adopt=True), Wish(full=True)]))
 
-    async def _push(self, wish: Wish, *, faults: bool) -> None:
+    async def _lied_to(self) -> None:
+        """Let a disk lose what it said was durable: a comparison finds it, and heals it."""
+        if not self.replica.disk.spoil(self.rng):
+            return
+        self.checkers.excuse(lying_disk=True)
+        options = PushOptions(str(TARGET), str(TARGET.volume))
+        context = self._context()
+        found = await self._on_origin(
+            operations.verify(context, SOURCE, TARGET, options, lambda _event: None)
+        )
+        if not found.different_bytes:
+            raise BrokenPromiseError("I2: verify did not find what the disk lost")
+        self.count(self.outcome.ends, "lost data found")
+        await self._push(Wish(adopt=True))
+
+    async def _without_a_base(self) -> None:
+        """Remove the source's snapshots: nothing is guessed."""
+        self.origin.disk.forget_bases()
+        self.checkers.excuse(bases_taken_away=True)
+        await self._refused_as_diverged("a replica without a common base was overwritten")
+        await self._push(self.rng.choice([Wish(adopt=True), Wish(full=True)]))
+
+    async def _refused_as_diverged(self, otherwise: str) -> None:
+        with contextlib.suppress(DivergedError):
+            await self._push(Wish())
+            raise BrokenPromiseError(otherwise)
+        self.count(self.outcome.ends, "diverged")
+
+    async def _push(self, wish: Wish) -> None:
         self.outcome.pushes += 1
         options = PushOptions(str(TARGET), str(TARGET.volume), wish)
-        push = operations.push(
-            self._context(faults), VolumeName(path="/disk"), TARGET, options, lambda _event: None
-        )
+        push = operations.push(self._context(), SOURCE, TARGET, options, lambda _event: None)
         transfers, _ = await self._on_origin(push)
         if self.checkers.newest_id != transfers[-1].snapshot.id:
             raise BrokenPromiseError("I10: a push that ended well is not the newest snapshot")
         self.checkers.pushed()
+
+    async def _with_others(self, push: Coroutine[Any, Any, None]) -> None:
+        """Push while somebody else may ask the server for something."""
+        if not self.meanwhile:
+            return await push
+        other = asyncio.create_task(self._ask(self.meanwhile))
+        try:
+            await push
+        finally:
+            with contextlib.suppress(BlockrepError, CrashedError):
+                await other
+
+    async def _ask(self, what: str) -> None:
+        await asyncio.sleep(self.rng.choice([0, 0.001, 0.1]))
+        # A second push comes from the same host, where it finds the lock of the first.
+        context = self._context("client" if what == "push" else "other")
+        options = PushOptions(str(TARGET), str(TARGET.volume))
+        if what == "list":
+            await self._on_origin(operations.list_remote(context, TARGET, lambda _event: None))
+            return
+        ask = operations.push if what == "push" else operations.verify
+        await self._on_origin(ask(context, SOURCE, TARGET, options, lambda _event: None))
 
     async def _on_origin(self, work: Awaitable[T]) -> T:
         """Run what ends when the origin crashes."""
@@ -221,27 +282,26 @@ class Scenario:
             if self.origin.boots == boots:
                 raise
             raise CrashedError from None
-        finally:
-            self.origin.on_crash.clear()
 
     def _change_source(self) -> None:
-        memory, rng = self.origin.memory, self.rng
-        size_bytes = len(memory.read(SOURCE))
+        disk, rng = self.origin.disk, self.rng
+        size_bytes = disk.size_bytes()
         if rng.random() < 0.2:
-            size_bytes += 4 * KIB * rng.randint(1, 20)
-            memory.resize(SOURCE, size_bytes)
+            disk.grow(size_bytes + 4 * KIB * rng.randint(1, 20))
+            size_bytes = disk.size_bytes()
         for _ in range(rng.randint(0, 4)):
             offset = rng.randrange(size_bytes)
             length = min(rng.choice([1, 512, 4 * KIB, 100 * KIB]), size_bytes - offset)
             if rng.random() < 0.3:
                 start = offset // self._unit * self._unit
-                memory.discard(SOURCE, start, min(self._unit * 3, size_bytes - start))
+                disk.discard(start, min(self._unit * 3, size_bytes - start))
             else:
-                content = bytes(length) if rng.random() < 0.5 else rng.randbytes(length)
-                memory.write(SOURCE, offset, content)
+                content = bytes(length) if rng.random() < 0.3 else rng.randbytes(length)
+                disk.write(offset, content)
 
     @staticmethod
-    def _count(counts: dict[str, int], name: str) -> None:
+    def count(counts: dict[str, int], name: str) -> None:
+        """Count one."""
         counts[name] = counts.get(name, 0) + 1
 
     async def settle(self) -> None:
@@ -251,53 +311,3 @@ class Scenario:
 
 def _cancel(task: asyncio.Future[T]) -> None:
     task.cancel()
-
-
-def simulate(seed: int, folder: Path) -> Outcome:
-    """Run one seed.
-
-    Raises:
-        BrokenPromiseError, InternalError: what is wrong.
-    """
-
-    async def main() -> Outcome:
-        scenario = Scenario(seed, folder)
-        with _seeded(scenario.rng), _defects() as defects:
-            try:
-                outcome = await scenario.run()
-                await scenario.settle()
-            finally:
-                if scenario.checkers.broken is not None:
-                    raise scenario.checkers.broken
-        if defects.found:
-            raise BrokenPromiseError(f"the server's own defect: {defects.found[0]}")
-        return outcome
-
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(main())
-
-
-@contextlib.contextmanager
-def _seeded(rng: random.Random) -> Iterator[None]:
-    """Have snapshot ids come from the seed."""
-    token: Callable[[int], str] = lambda count: rng.randbytes(count).hex()  # noqa: E731
-    with (
-        mock.patch.object(secrets, "token_hex", token),
-        mock.patch.object(secrets, "randbits", rng.getrandbits),
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def _defects() -> Iterator[_Defects]:
-    log = logging.getLogger("blockrep")
-    handler = _Defects()
-    level, propagate = log.level, log.propagate
-    log.addHandler(handler)
-    log.propagate = False
-    try:
-        yield handler
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
-        log.propagate = propagate

@@ -1,49 +1,47 @@
 """Whatever breaks, whenever it does: the promises hold, and the next push goes on.
 
-Another choice of seeds: BLOCKREP_SEEDS=FIRST:END, which is also how one of them runs again.
+A choice of seeds; ``make soak SEEDS=FIRST:END`` runs as many as one likes.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from simulation.scenario import Outcome, simulate
+from simulation.faults import FAULTS
+from simulation.network import FAULTS as NETWORK_FAULTS
+from simulation.running import simulate
+from simulation.scenario import Outcome
+from simulation.soak import Tally, run_seeds
 
 # Who crashed closes nothing.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-_FIRST, _END = map(int, os.environ.get("BLOCKREP_SEEDS", "0:60").split(":"))
-_GROUP = 10
+_GROUP = 50
 
 
-@pytest.mark.timeout(0)
-@pytest.mark.parametrize("first", range(_FIRST, _END, _GROUP))
-def test_the_promises_hold(tmp_path: Path, first: int) -> None:
-    for seed in range(first, min(first + _GROUP, _END)):
-        try:
-            outcome = simulate(seed, tmp_path / str(seed))
-        except Exception as error:
-            error.add_note(f"again: BLOCKREP_SEEDS={seed}:{seed + 1}")
-            raise
-        assert outcome.ends["pushed"] >= 5
-        assert outcome.looks > outcome.pushes
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("first", range(0, 400, _GROUP))
+def test_the_promises_hold(first: int) -> None:
+    tally = run_seeds(range(first, first + _GROUP))
+    assert not tally.failures
+    assert tally.ends["pushed"] >= _GROUP
+    assert tally.looks > tally.pushes
 
 
-def test_the_same_seed_is_the_same_run(tmp_path: Path) -> None:
-    outcomes: list[Outcome] = [simulate(7, tmp_path / name) for name in ("once", "again")]
+@pytest.mark.parametrize("kinds", [("memory", "memory"), ("lvm", "lvm")], ids="-".join)
+def test_the_same_seed_is_the_same_run(tmp_path: Path, kinds: tuple[str, str]) -> None:
+    outcomes: list[Outcome] = [simulate(7, tmp_path / name, kinds) for name in ("once", "again")]
     assert outcomes[0] == outcomes[1]
 
 
-def test_every_fault_and_every_end_comes_up(tmp_path: Path) -> None:
+def test_every_fault_and_every_end_comes_up() -> None:
     """A simulator that never gets there proves nothing."""
-    faults: set[str] = set()
-    ends: set[str] = set()
-    for seed in range(20):
-        outcome = simulate(seed, tmp_path / str(seed))
-        faults |= outcome.faults.keys()
-        ends |= outcome.ends.keys()
-    assert faults >= {"network cut", "network silent", "client crash", "server crash", "EIO"}
-    assert ends >= {"pushed", "crashed", "connection-lost", "storage", "no-space", "diverged"}
+    tally: Tally = run_seeds(range(400, 600))
+    assert tally.faults.keys() >= {one.__name__ for one in FAULTS}
+    assert tally.faults.keys() >= {f"link {one}" for one in NETWORK_FAULTS}
+    assert tally.ends.keys() >= {
+        "pushed", "crashed", "connection-lost", "storage", "no-space", "diverged", "protocol",
+        "busy", "lost data found",
+    }  # fmt: skip

@@ -3,6 +3,10 @@
 It answers the commands of :mod:`blockrep.storage.lvm.commands` as LVM 2.03.16, kernel 6.1 and
 thin-provisioning-tools 0.9.0 were seen to answer them in virtual machines, where the same contract
 runs on the real ones. What it is for: crashes between any two commands, in milliseconds.
+
+What the kernel has not flushed is volatile: data by sectors of 512 bytes, which chunks a volume
+maps until the pool commits (a sync, or a command that changes the pool). A snapshot does not flush
+the data of its origin: nothing but a sync does.
 """
 
 from __future__ import annotations
@@ -23,15 +27,20 @@ _SECTOR = 512
 
 @dataclass(eq=False)
 class Block:
-    """A chunk of the pool's data, shared by whoever maps it."""
+    """A chunk of the pool's data, shared by whoever maps it.
+
+    ``durable``: what a power cut leaves.
+    """
 
     number: int
     content: bytearray = field(repr=False)
+    durable: bytes = field(repr=False)
+    writes: int = 0
 
 
 @dataclass(eq=False)
 class Lv:
-    """One thin volume; ``mapping`` is by number of the chunk."""
+    """One thin volume; ``mapping`` is by number of the chunk, ``committed`` as the disk has it."""
 
     name: str
     uuid: str
@@ -45,6 +54,7 @@ class Lv:
     merge_into: Lv | None = None
     tags: set[str] = field(default_factory=set)
     mapping: dict[int, Block] = field(default_factory=dict, repr=False)
+    committed: dict[int, Block] = field(default_factory=dict, repr=False)
 
 
 @dataclass(eq=False)
@@ -66,7 +76,12 @@ class SimulatedGroup:
         self.volumes: dict[str, Lv] = {}
         self.held: tuple[int, dict[int, dict[int, Block]]] | None = None
         self.transaction = 0
+        self.held_transaction: int | None = None
+        self.failing: set[str] = set()
+        self.deaths = 0
+        self.was_full = False
         self._numbers = itertools.count(1)
+        self._unflushed: dict[int, Block] = {}
 
     def uuid(self, number: int | None = None) -> str:
         text = f"{self.vg:V<10}{next(self._numbers) if number is None else number:022}"
@@ -100,6 +115,8 @@ class SimulatedGroup:
             count = min(self.chunk_bytes - start, len(data) - at)
             block = self._own(lv, number)
             block.content[start : start + count] = data[at : at + count]
+            block.writes += 1
+            self._unflushed[block.number] = block
             at += count
 
     def _own(self, lv: Lv, number: int) -> Block:
@@ -110,11 +127,13 @@ class SimulatedGroup:
         if block is not None and not any(one.get(number) is block for one in maps):
             return block
         if len(self.blocks()) >= self.total_chunks:
+            self.was_full = True
             raise NoSpaceError("the simulated pool is full")
         # A pool that does not zero shows what somebody left.
         old = b"\0" if self.zeroes else b"\xee"
         content = old * self.chunk_bytes if block is None else block.content
-        lv.mapping[number] = block = Block(next(self._numbers), bytearray(content))
+        block = Block(next(self._numbers), bytearray(content), old * self.chunk_bytes)
+        lv.mapping[number] = self._unflushed[block.number] = block
         return block
 
     def read(self, lv: Lv, offset_bytes: int, length_bytes: int) -> bytes:
@@ -137,14 +156,49 @@ class SimulatedGroup:
         """Take a thin snapshot."""
         lv = self.add(name, origin.size_bytes, tags)
         lv.mapping, lv.origin = dict(origin.mapping), origin
+        self.commit()
         return lv
+
+    def commit(self) -> None:
+        """Put on the disk which chunks every volume maps."""
+        for lv in self.volumes.values():
+            lv.committed = dict(lv.mapping)
+
+    def sync(self, lv: Lv) -> None:
+        """Flush what was written to a volume."""
+        for block in lv.mapping.values():
+            if self._unflushed.pop(block.number, None) is not None:
+                block.durable = bytes(block.content)
+        self.commit()
+
+    def drop_unflushed(self, lv: Lv) -> None:
+        """Forget what was to be flushed, as the kernel does when that fails: readers still see it.
+
+        It will never be on the disk, and the next sync succeeds.
+        """
+        self.failing.discard("sync")
+        for block in lv.mapping.values():
+            self._unflushed.pop(block.number, None)
+
+    def lose_power(self, survives: Callable[[], bool]) -> None:
+        """Take back what was not flushed, but for the sectors that survive: asked for each."""
+        for lv in self.volumes.values():
+            lv.mapping = dict(lv.committed)
+        for block in self._unflushed.values():
+            for start in range(0, self.chunk_bytes, _SECTOR):
+                sector = slice(start, start + _SECTOR)
+                old = block.durable[sector]
+                if block.content[sector] != old and not survives():
+                    block.content[sector] = old
+            block.durable = bytes(block.content)
+        self._unflushed.clear()
 
     def finish_merges(self, origin: Lv) -> None:
         """Merge what waits for the origin, if it is closed."""
         for lv in list(self.volumes.values()):
             if lv.merge_into is origin and not origin.opened and not lv.opened:
                 origin.mapping, origin.size_bytes = lv.mapping, lv.size_bytes
-                origin.thin_id = lv.thin_id
+                origin.committed, origin.thin_id = lv.committed, lv.thin_id
                 for one in self.volumes.values():
                     if one.origin is origin:
                         one.origin = None
@@ -152,10 +206,16 @@ class SimulatedGroup:
                         one.origin = origin
                 del self.volumes[lv.name]
 
+    def close_all(self) -> None:
+        """Close what processes that died had open."""
+        self.deaths += 1
+        for lv in self.volumes.values():
+            lv.opened = 0
+
     def restart(self) -> None:
         """Deactivate everything and activate it as a boot does; what is held stays held."""
+        self.close_all()
         for lv in list(self.volumes.values()):
-            lv.opened = 0
             self.finish_merges(lv)
             lv.active = not lv.skipped
 
@@ -302,10 +362,11 @@ class SimulatedRunner:
                 return 1, "", "device-mapper: message ioctl failed: Device or resource busy"
             mappings = {lv.thin_id: dict(lv.mapping) for lv in group.volumes.values()}
             group.held = (next(group._numbers), mappings)
+            group.held_transaction = group.transaction
         elif group.held is None:
             return 1, "", "device-mapper: message ioctl failed: Invalid argument"
         else:
-            group.held = None
+            group.held = group.held_transaction = None
         return 0, "", ""
 
     def _status(self, device: str) -> tuple[int, str, str]:
@@ -328,9 +389,10 @@ class SimulatedRunner:
         group = self._pool(words[-1].rpartition("/")[2])
         if group.held is None:
             return 1, "", "no current metadata snap"
-        left, right = (
-            group.held[1][int(_values(words, option)[0])] for option in ("--thin1", "--thin2")
-        )
+        ids = [int(_values(words, option)[0]) for option in ("--thin1", "--thin2")]
+        if not group.held[1].keys() >= set(ids):
+            return 1, "", "device not found"
+        left, right = (group.held[1][one] for one in ids)
         lines = []
         for number in sorted(left.keys() | right.keys()):
             name = "different"
@@ -358,7 +420,9 @@ class SimulatedRunner:
 
     def _xml(self, group: SimulatedGroup, body: str) -> str:
         chunk = group.chunk_bytes // _SECTOR
-        head = f'transaction="{group.transaction}" data_block_size="{chunk}"'
+        held = group.held_transaction
+        transaction = group.transaction if held is None else held
+        head = f'transaction="{transaction}" data_block_size="{chunk}"'
         return f'<superblock uuid="" time="1" {head} nr_data_blocks="0">{body}</superblock>'
 
     def _lv(self, full_name: str) -> tuple[SimulatedGroup, Lv | None]:
@@ -376,7 +440,6 @@ class SimulatedDevice:
     #: The simulated machine: what devices are opened on.
     groups: dict[str, SimulatedGroup]
     step: Callable[[str], None]
-    failing: str = ""
 
     def __init__(self, volume: LogicalVolume, *, writable: bool) -> None:
         self._group = self.groups[volume.vg]
@@ -386,14 +449,18 @@ class SimulatedDevice:
             raise VolumeError("cannot be opened", where=self.path)
         assert not (writable and self._lv.opened)
         self._lv.opened += 1
+        self._deaths = self._group.deaths
         self.size_bytes = self._lv.size_bytes
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        type(self).step(f"read {self.path}")
+        if "read" in self._group.failing:
+            raise StorageError("reading failed: Input/output error", where=self.path)
         buffer[:] = self._group.read(self._lv, offset_bytes, len(buffer))
 
     def write(self, offset_bytes: int, data: memoryview) -> None:
-        type(self).step("write")
-        if self.failing == "write":
+        type(self).step(f"write {self.path}")
+        if "write" in self._group.failing:
             raise NoSpaceError("no room")
         assert not self._lv.read_only
         assert offset_bytes + len(data) <= self.size_bytes
@@ -404,19 +471,22 @@ class SimulatedDevice:
             self.write(offset_bytes, memoryview(bytes(length_bytes)))
 
     def discard(self, offset_bytes: int, length_bytes: int) -> bool:
-        type(self).step("discard")
+        type(self).step(f"discard {self.path}")
         if self._group.discards == "ignore":
             return False
         self._group.discard(self._lv, offset_bytes, length_bytes)
         return True
 
     def sync(self) -> None:
-        type(self).step("sync")
-        if self.failing == "sync":
+        type(self).step(f"sync {self.path}")
+        if "sync" in self._group.failing:
+            self._group.drop_unflushed(self._lv)
             raise StorageError("what was written could not be made durable")
+        self._group.sync(self._lv)
 
     def close(self) -> None:
-        self._lv.opened -= 1
+        if self._deaths == self._group.deaths:
+            self._lv.opened -= 1
 
 
 def _base_row(group: SimulatedGroup, values: dict[str, str]) -> dict[str, str]:

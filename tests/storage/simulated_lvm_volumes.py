@@ -62,7 +62,6 @@ class SimulatedLvmVolumes:
         self._live = origin.add("live", self.sizes[1])
         self._steps = CrashSteps(_CHANGING)
         self._reboots = 0
-        self._failing = ""
 
     def simulated(self) -> AbstractContextManager[None]:
         groups = {group.vg: group for group in (self.origin, self.replica)}
@@ -98,9 +97,11 @@ class SimulatedLvmVolumes:
 
     def write_live(self, offset_bytes: int, data: bytes) -> None:
         self.origin.write(self._live, offset_bytes, data)
+        self.origin.sync(self._live)
 
     def discard_live(self, offset_bytes: int, length_bytes: int) -> None:
         self.origin.discard(self._live, offset_bytes, length_bytes)
+        self.origin.commit()
 
     def resize_live(self, size_bytes: int) -> None:
         self._live.size_bytes = size_bytes
@@ -117,9 +118,12 @@ class SimulatedLvmVolumes:
         copy = self.replica.volumes["copy"]
         copy.read_only = False
         self.replica.write(copy, offset_bytes, data)
+        self.replica.sync(copy)
 
     def make_foreign(self, content: bytes) -> None:
-        self.replica.write(self.replica.add("copy", len(content)), 0, content)
+        copy = self.replica.add("copy", len(content))
+        self.replica.write(copy, 0, content)
+        self.replica.sync(copy)
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
@@ -130,8 +134,9 @@ class SimulatedLvmVolumes:
 
     @contextlib.contextmanager
     def failing(self, what: Literal["write", "sync"]) -> Iterator[None]:
-        with mock.patch.object(SimulatedDevice, "failing", what):
-            yield
+        self.replica.failing.add(what)
+        yield
+        self.replica.failing.discard(what)
 
     def crash_at(self, step: int) -> AbstractContextManager[object]:
         return self._steps.crash_at(step)
@@ -140,9 +145,9 @@ class SimulatedLvmVolumes:
         """Alternate between the death of the process and the restart of the machine."""
         self._reboots += 1
         for group in (self.origin, self.replica):
-            for lv in group.volumes.values():
-                lv.opened = 0
+            group.close_all()
             if self._reboots % 2 == 0:
+                group.lose_power(lambda: False)
                 group.restart()
         if self._reboots % 2 == 0:
             shutil.rmtree(self.settings.runtime_directory, ignore_errors=True)
@@ -150,7 +155,9 @@ class SimulatedLvmVolumes:
     def plant_unowned(self) -> Callable[[], bool]:
         names = ["br_t_00000000_1_00000000", "br_g_00000000_9_00000000", "br_s_mine"]
         for name in names:
-            self.replica.write(self.replica.add(name, 4096, ["blockrep.role=good"]), 0, b"not ours")
+            lv = self.replica.add(name, 4096, ["blockrep.role=good"])
+            self.replica.write(lv, 0, b"not ours")
+            self.replica.sync(lv)
 
         def untouched() -> bool:
             return all(

@@ -12,7 +12,7 @@ from blockrep.errors import InternalError, StorageError
 from blockrep.model.extents import Extent, ExtentKind, summarize
 from blockrep.storage.lvm.staging import LvmStaging
 from storage.lvm.builders import simulated_volumes
-from storage.lvm_simulation import KIB, SimulatedDevice
+from storage.lvm_simulation import KIB
 from storage.simulated_lvm_volumes import SimulatedLvmVolumes
 from storage.transfers import Transfer
 
@@ -86,6 +86,24 @@ def test_the_last_chunk_is_padded_with_zeros(unzeroed: SimulatedLvmVolumes) -> N
     staging.close()
 
 
+def test_a_transfer_resumed_at_its_end_is_whole(unzeroed: SimulatedLvmVolumes) -> None:
+    """All is durable, and the connection broke before the commit."""
+    end = 1000 * KIB
+    transfer = Transfer(unzeroed, None)
+    plan = summarize([Extent(end // CHUNK * CHUNK, end % CHUNK)])
+    request = dataclasses.replace(transfer.request, plan=plan, new_chunks=9, size_bytes=end)
+    staging = transfer.target.begin(request)
+    staging.write(*data(end // CHUNK * CHUNK, end))
+    staging.sync()
+    staging.save_cursor(end, bytes(32))
+    staging.close()
+    again = unzeroed.target().begin(request)
+    assert isinstance(again, LvmStaging)
+    assert again.info.cursor_bytes == end
+    again.check_whole()
+    again.close()
+
+
 def test_a_clearing_of_ragged_pieces_writes_zeros(unzeroed: SimulatedLvmVolumes) -> None:
     staging = begun(unzeroed, [])
     staging.clear(Extent(0, CHUNK + 10, ExtentKind.DISCARD))
@@ -111,12 +129,11 @@ def test_whole_chunks_are_discarded_and_edges_zeroed(lvm: SimulatedLvmVolumes) -
 def test_the_first_failed_sync_is_final(lvm: SimulatedLvmVolumes) -> None:
     staging = begun(lvm, [Extent(0, CHUNK)])
     staging.write(*data(0, CHUNK))
-    SimulatedDevice.failing = "sync"
-    try:
-        with pytest.raises(StorageError, match="could not be made durable"):
-            staging.sync()
-    finally:
-        SimulatedDevice.failing = ""
+    with (
+        lvm.failing("sync"),
+        pytest.raises(StorageError, match="could not be made durable"),
+    ):
+        staging.sync()
     for use in (staging.sync, lambda: staging.save_cursor(CHUNK, bytes(32))):
         with pytest.raises(StorageError, match="failed before"):
             use()

@@ -66,14 +66,23 @@ def test_a_crash_takes_back_what_was_not_synced() -> None:
     file.write(0, b"volatile")
     file.clear(PAGE, PAGE)
     file.write(5 * PAGE, b"volatile")
-    file.lose_unsynced(lambda _page: False)
+    file.lose_unsynced(lambda _offset: False)
     assert file.read(0, SIZE) == before
     file.write(0, b"A")
     file.write(5 * PAGE, b"B")
-    file.lose_unsynced(lambda page: page == 5)
+    file.lose_unsynced(lambda offset: offset == 5 * PAGE)
     assert file.read(0, 1) == before[:1]
     assert file.read(5 * PAGE, 1) == b"B"
     assert not file.unsynced
+
+
+def test_a_crash_tears_a_page_between_sectors() -> None:
+    file = PagedFile(SIZE, 4 * PAGE)
+    file.write(0, b"A" * 4 * PAGE)
+    file.sync()
+    file.write(0, b"B" * 4 * PAGE)
+    file.lose_unsynced(lambda offset: offset == 2 * PAGE)
+    assert file.read(0, 4 * PAGE) == b"A" * 2 * PAGE + b"B" * PAGE + b"A" * PAGE
 
 
 def test_frozen_content_cannot_be_written() -> None:

@@ -77,7 +77,7 @@ class LvmStaging:
         self._syncing = threading.Lock()
         self._allowance = Allowance(pool.chunk_bytes, self._synced_space, pool.full_name)
         self._open = True
-        self._edge = self.info.cursor_bytes
+        self._edge = self._edge_at(self.info.cursor_bytes)
         self._device = BlockDevice(mark.volume, writable=True)
 
     def set_plan(self, plan: ExtentSummary, new_chunks: int) -> None:
@@ -205,7 +205,11 @@ class LvmStaging:
         leaves_gap = start > self._edge and self._edge % self._chunk_bytes
         if start != self._edge and (start % self._chunk_bytes or leaves_gap):
             raise self._unwritten(start)
-        self._edge = 0 if end == self.mark.size_bytes else end
+        self._edge = self._edge_at(end)
+
+    def _edge_at(self, end: int) -> int:
+        """Return what the next write has to go on from; 0 at the end, whose chunk is padded."""
+        return 0 if end == self.mark.size_bytes else end
 
     def _unwritten(self, offset_bytes: int) -> InternalError:
         return InternalError(

@@ -10,6 +10,8 @@ from blockrep.model.extents import Extent, ExtentKind, merge_adjacent
 
 __all__ = ["MemoryReader", "PagedFile"]
 
+_SECTOR_BYTES = 512  # what a disk writes whole, or not at all
+
 
 class PagedFile:
     """Content as a map of pages, shared by copies until one writes; what is missing is zeros.
@@ -111,14 +113,30 @@ class PagedFile:
             self.unsynced.discard(number)
 
     def lose_unsynced(self, survives: Callable[[int], bool]) -> None:
-        """Take back what was not synced, except the pages for which ``survives(page number)``."""
+        """Take back what was not synced, but for what survives.
+
+        Asked with an offset in bytes: for each sector of a written page, once for an unmapped page.
+        """
         for number in sorted(self.unsynced):
-            if survives(number):
+            start = number * self.page_bytes
+            old = self._durable.get(number)
+            new = self.pages.get(number)
+            if new is None:
+                if old is not None and not survives(start):
+                    self.pages[number] = old
                 continue
-            if number in self._durable:
-                self.pages[number] = self._durable[number]
+            page = bytearray(bytes(self.page_bytes) if old is None else old)
+            kept = False
+            for at in range(0, self.page_bytes, _SECTOR_BYTES):
+                if survives(start + at):
+                    page[at : at + _SECTOR_BYTES] = new[at : at + _SECTOR_BYTES]
+                    kept = True
+            if kept:
+                self.pages[number] = bytes(page)
+            elif old is not None:
+                self.pages[number] = old
             else:
-                self.pages.pop(number, None)
+                del self.pages[number]
         self._durable = dict(self.pages)
         self.unsynced.clear()
 

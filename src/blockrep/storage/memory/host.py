@@ -120,11 +120,11 @@ class MemoryHost:
         """Say that somebody has the volume open (mounted)."""
         self.volume(name).in_use = in_use
 
-    def crash(self, survives: Callable[[int], bool] = lambda _page: False) -> None:
+    def crash(self, survives: Callable[[int], bool] = lambda _offset: False) -> None:
         """Lose power.
 
-        What was not synced is gone, except the pages for which ``survives(page number)``. Staging
-        volumes that were open are dead: they must be begun again.
+        What was not synced is gone, but for what survives: see :meth:`PagedFile.lose_unsynced`.
+        Staging volumes that were open are dead: they must be begun again.
         """
         self.boots += 1
         for volume in self._volumes.values():

@@ -1,0 +1,465 @@
+"""The disk of a simulated host: what its user does with it, what breaks, and what is on it.
+
+Two kinds behind one interface, so that one scenario runs on both: volumes in memory, and simulated
+LVM. What the checkers see is read off the simulated hardware (and the record of the cursor), never
+asked of the code under test.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from blockrep.errors import StorageError
+from blockrep.model.names import VolumeName
+from blockrep.model.snapshots import Snapshot
+from blockrep.storage.interface import SourceVolume, StorageSettings, TargetVolume
+from blockrep.storage.lvm.cursors import CursorFile
+from blockrep.storage.lvm.runner import CommandResult, OutcomeUnknownError
+from blockrep.storage.lvm.source import LvmSource
+from blockrep.storage.lvm.target import LvmTarget
+from blockrep.storage.memory import MemoryHost, MemorySource, MemoryTarget
+from blockrep.storage.memory.disk import MemoryReader, PagedFile
+from blockrep.storage.memory.host import Volume
+from storage.lvm_simulation import Block, Lv, SimulatedGroup, SimulatedRunner
+
+KIB = 1024
+_FOREIGN: tuple[int, dict[int, dict[int, Block]]] = (1 << 40, {})
+Step = Callable[[str], None]
+
+
+class Content(Protocol):
+    """Content on the disk."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def read(self, end_bytes: int) -> bytes:
+        """Return the content up to ``end_bytes``, as a reader sees it."""
+
+    def durable(self, end_bytes: int) -> bytes:
+        """Return what a power cut now would leave for certain."""
+
+    def mark(self) -> object:
+        """Return something that changes when the content does, and that is cheap to compare."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A snapshot at the source."""
+
+    committed: bool
+    content: Content
+
+
+@dataclass(frozen=True)
+class Good:
+    """A good snapshot at the target."""
+
+    digest: str
+    size_bytes: int
+    content: Content
+
+
+@dataclass(frozen=True)
+class Staged:
+    """The staging volume and what is recorded of it."""
+
+    snapshot_id: str
+    cursor_bytes: int
+    content: Content
+
+
+class Disk(Protocol):
+    """The disk of a host with one volume, which is a source, a target, or a target to be."""
+
+    chunk_bytes: int
+
+    def source(self) -> SourceVolume: ...
+    def target(self) -> TargetVolume: ...
+
+    # What its user does.
+    def create(self, size_bytes: int) -> None: ...
+    def size_bytes(self) -> int: ...
+    def write(self, offset_bytes: int, data: bytes) -> None: ...
+    def discard(self, offset_bytes: int, length_bytes: int) -> None: ...
+    def grow(self, size_bytes: int) -> None: ...
+    def forget_bases(self) -> None:
+        """Remove every snapshot of the source, as an administrator who needs room does."""
+
+    # What breaks.
+    def kill(self) -> None:
+        """Let the host's processes die; the kernel loses nothing."""
+
+    def crash(self, survives: Callable[[], bool]) -> None:
+        """Lose power, but for the unflushed sectors that survive: asked for each."""
+
+    def fail(self, what: str) -> None:
+        """Let ``read``, ``sync`` or ``write`` fail until :meth:`repair`."""
+
+    def fill(self, free_chunks: int) -> None:
+        """Let somebody else take the room, but for so many chunks."""
+
+    def repair(self) -> None:
+        """End what :meth:`fail` and :meth:`fill` began."""
+
+    def spoil(self, rng: random.Random) -> bool:
+        """Change a byte of the newest good snapshot, as a disk that lies does; False: none."""
+
+    # What is there.
+    def taken(self) -> dict[str, Taken]: ...
+    def goods(self) -> dict[str, Good]:
+        """Return the good snapshots, oldest first."""
+
+    def staged(self) -> Staged | None: ...
+    def live(self) -> Content | None: ...
+    def overfilled(self) -> bool:
+        """Tell whether a write ever found no room."""
+
+    def trespasses(self) -> str:
+        """Name what is not ours and was touched."""
+
+    def unfinished(self) -> str:
+        """Name what should not be there between two runs."""
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Content in memory."""
+
+    file: PagedFile
+
+    @property
+    def size_bytes(self) -> int:
+        return self.file.size_bytes
+
+    def read(self, end_bytes: int) -> bytes:
+        return self.file.read(0, end_bytes)
+
+    def durable(self, end_bytes: int) -> bytes:
+        return self.file.after_crash().read(0, end_bytes)
+
+    def mark(self) -> object:
+        return dict(self.file.pages)
+
+
+class _MemorySource(MemorySource):
+    """A source whose disk may fail."""
+
+    def __init__(self, host: MemoryHost, name: str, failing: set[str]) -> None:
+        super().__init__(host, name)
+        self._failing = failing
+
+    def open_snapshot(self, snapshot: Snapshot) -> MemoryReader:
+        if "read" in self._failing:
+            raise StorageError("reading failed: Input/output error")
+        return super().open_snapshot(snapshot)
+
+
+class MemoryDisk:
+    """See :class:`Disk`; the volume is called ``NAME/copy``."""
+
+    def __init__(self, rng: random.Random, name: str, step: Step) -> None:
+        self._name = f"{name}/copy"
+        self.chunk_bytes = rng.choice([4, 16, 64]) * KIB
+        align_bytes = self.chunk_bytes if rng.random() < 0.3 else 1
+        self._host = MemoryHost(name, chunk_bytes=self.chunk_bytes, align_bytes=align_bytes)
+        self._host.on_step = step
+        self.failing: set[str] = set()
+
+    def create(self, size_bytes: int) -> None:
+        self._host.create_volume(self._name, size_bytes)
+
+    def source(self) -> SourceVolume:
+        return _MemorySource(self._host, self._name, self.failing)
+
+    def target(self) -> TargetVolume:
+        return MemoryTarget(self._host, self._name)
+
+    def size_bytes(self) -> int:
+        return len(self._host.read(self._name))
+
+    def write(self, offset_bytes: int, data: bytes) -> None:
+        self._host.write(self._name, offset_bytes, data)
+
+    def discard(self, offset_bytes: int, length_bytes: int) -> None:
+        self._host.discard(self._name, offset_bytes, length_bytes)
+
+    def grow(self, size_bytes: int) -> None:
+        self._host.resize(self._name, size_bytes)
+
+    def forget_bases(self) -> None:
+        self._volume.snapshots.clear()
+
+    def kill(self) -> None:
+        self._host.crash(lambda _offset: True)
+
+    def crash(self, survives: Callable[[], bool]) -> None:
+        self._host.crash(lambda _offset: survives())
+
+    def fail(self, what: str) -> None:
+        if what == "sync":
+            self._host.fail_syncs(1000)
+        else:
+            self.failing.add(what)
+
+    def fill(self, free_chunks: int) -> None:
+        self._host.capacity_bytes = self._host.used_bytes() + free_chunks * self.chunk_bytes
+
+    def repair(self) -> None:
+        self.failing.clear()
+        self._host.fail_syncs(0)
+        self._host.capacity_bytes = None
+
+    def spoil(self, rng: random.Random) -> bool:
+        for _, file in reversed(self._volume.goods.values()):
+            if file.pages:
+                number = rng.choice(sorted(file.pages))
+                page = bytearray(file.pages[number])
+                page[rng.randrange(min(512, len(page)))] ^= 1
+                file.pages[number] = bytes(page)
+                return True
+            break
+        return False
+
+    @property
+    def _volume(self) -> Volume:
+        return self._host.volume(self._name)
+
+    def taken(self) -> dict[str, Taken]:
+        return {
+            name: Taken(one.committed, Pages(file))
+            for name, (one, file) in self._volume.snapshots.items()
+        }
+
+    def goods(self) -> dict[str, Good]:
+        return {
+            name: Good(one.digest, one.size_bytes, Pages(file))
+            for name, (one, file) in self._volume.goods.items()
+        }
+
+    def staged(self) -> Staged | None:
+        stage = self._volume.stage
+        if stage is None:
+            return None
+        return Staged(stage.info.snapshot_id, stage.info.cursor_bytes, Pages(stage.content))
+
+    def live(self) -> Content | None:
+        live = self._volume.live
+        return None if live is None else Pages(live)
+
+    def overfilled(self) -> bool:
+        capacity = self._host.capacity_bytes
+        return capacity is not None and self._host.used_bytes() > capacity
+
+    def trespasses(self) -> str:
+        return ""
+
+    def unfinished(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Content of a simulated logical volume, up to the size that is of interest."""
+
+    group: SimulatedGroup
+    lv: Lv
+    size_bytes: int
+
+    def read(self, end_bytes: int) -> bytes:
+        return self.group.read(self.lv, 0, end_bytes)
+
+    def durable(self, end_bytes: int) -> bytes:
+        chunk_bytes = self.group.chunk_bytes
+        zeros = bytes(chunk_bytes)
+        blocks = (self.lv.committed.get(number) for number in range(-(-end_bytes // chunk_bytes)))
+        return b"".join(zeros if one is None else one.durable for one in blocks)[:end_bytes]
+
+    def mark(self) -> object:
+        mapping = self.lv.mapping
+        return {number: (block.number, block.writes) for number, block in mapping.items()}
+
+
+class DisturbedRunner(SimulatedRunner):
+    """Runs commands of which one may fail.
+
+    ``fails`` tells it by its status; ``late`` and ``lost`` do not end in time, with their effect
+    and without.
+    """
+
+    disturb_in = 0
+    disturbance = ""
+
+    def run(self, argv: Sequence[str]) -> CommandResult:
+        if argv[0] == "lvs" or argv[1] == "status" or not self.disturb_in:
+            return super().run(argv)
+        self.disturb_in -= 1
+        if self.disturb_in:
+            return super().run(argv)
+        if self.disturbance == "fails":
+            return CommandResult(tuple(argv), 5, b"", "  device-mapper: reload ioctl failed")
+        if self.disturbance == "late":
+            super().run(argv)
+        raise OutcomeUnknownError(f"{argv[0]} did not end in time")
+
+
+class LvmDisk:
+    """See :class:`Disk`; the volume is called ``NAME/copy``."""
+
+    def __init__(self, rng: random.Random, name: str, step: Step, folder: Path) -> None:
+        self.chunk_bytes = rng.choice([64, 128]) * KIB
+        discards = rng.choice(["passdown", "passdown", "ignore"])
+        self.group = SimulatedGroup(
+            name, self.chunk_bytes, zeroes=rng.random() < 0.7, discards=discards, total_chunks=4096
+        )
+        self._name = VolumeName(vg=name, lv="copy")
+        self._runner = DisturbedRunner([self.group], step)
+        self._foreign_holds = False
+        self._planted = {
+            name: self.group.add(name, 4096, tags)
+            for name, tags in (
+                ("br_t_00000000_1_00000000", ["blockrep.role=staging", "blockrep.of="]),
+                ("br_g_00000000_9_00000000", ["blockrep.role=good"]),
+                ("br_s_00000000_1_00000000", ["blockrep.role=source"]),
+                ("vm-100-disk-0", []),
+            )
+        }
+        self._settings = StorageSettings(folder / name / "state", folder / name / "run")
+
+    def create(self, size_bytes: int) -> None:
+        self.group.add("copy", size_bytes)
+
+    def source(self) -> SourceVolume:
+        return LvmSource(self._name, self._settings, self._runner)
+
+    def target(self) -> TargetVolume:
+        return LvmTarget(self._name, self._settings, self._runner)
+
+    def size_bytes(self) -> int:
+        return self._live.size_bytes
+
+    def write(self, offset_bytes: int, data: bytes) -> None:
+        self.group.write(self._live, offset_bytes, data)
+        self.group.sync(self._live)
+
+    def discard(self, offset_bytes: int, length_bytes: int) -> None:
+        self.group.discard(self._live, offset_bytes, length_bytes)
+        self.group.commit()
+
+    def grow(self, size_bytes: int) -> None:
+        extent_bytes = self.group.extent_bytes
+        self._live.size_bytes = -(-size_bytes // extent_bytes) * extent_bytes
+
+    def forget_bases(self) -> None:
+        for lv, _ in self._of_role("source"):
+            del self.group.volumes[lv.name]
+
+    def kill(self) -> None:
+        self.group.close_all()
+
+    def crash(self, survives: Callable[[], bool]) -> None:
+        self.group.lose_power(survives)
+        self.group.restart()
+        shutil.rmtree(self._settings.runtime_directory, ignore_errors=True)
+
+    def fail(self, what: str) -> None:
+        self.group.failing.add(what)
+
+    def fill(self, free_chunks: int) -> None:
+        self.group.total_chunks = len(self.group.blocks()) + free_chunks
+
+    def repair(self) -> None:
+        self.group.failing.clear()
+        self.group.total_chunks = 4096
+
+    def disturb_command(self, rng: random.Random) -> None:
+        """Let one of the next changing commands fail or not end in time."""
+        self._runner.disturb_in = rng.randint(1, 8)
+        self._runner.disturbance = rng.choice(["fails", "late", "lost"])
+
+    def hold_metadata(self) -> None:
+        """Let another program have the metadata snapshot."""
+        if self.group.held is None:
+            self.group.held = _FOREIGN
+            self._foreign_holds = True
+
+    def end_disturbances(self) -> None:
+        """End what these two began."""
+        self._runner.disturb_in = 0
+        self._foreign_holds = False
+        if self.group.held is _FOREIGN:
+            self.group.held = None
+
+    def spoil(self, rng: random.Random) -> bool:
+        goods = self._of_role("good")
+        mapping = goods[-1][0].mapping if goods else {}
+        if not mapping:
+            return False
+        mapping[rng.choice(sorted(mapping))].content[0] ^= 1
+        return True
+
+    @property
+    def _live(self) -> Lv:
+        return self.group.volumes["copy"]
+
+    def _of_role(self, role: str) -> list[tuple[Lv, dict[str, str]]]:
+        wanted = {"blockrep", f"blockrep.role={role}"}
+        found = [(lv, _tags(lv)) for lv in self.group.volumes.values() if lv.tags >= wanted]
+        return sorted(found, key=lambda one: int(one[1].get("order", "0")))
+
+    def taken(self) -> dict[str, Taken]:
+        return {
+            tags["id"]: Taken(tags["state"] == "base", Chunks(self.group, lv, lv.size_bytes))
+            for lv, tags in self._of_role("source")
+        }
+
+    def goods(self) -> dict[str, Good]:
+        found = {}
+        for lv, tags in self._of_role("good"):
+            size_bytes = int(tags["size"])
+            content = Chunks(self.group, lv, size_bytes)
+            found[tags["id"]] = Good(tags["digest"], size_bytes, content)
+        return found
+
+    def staged(self) -> Staged | None:
+        for lv, tags in self._of_role("staging"):
+            if tags.get("state") == "ready" and not lv.merge_into:
+                plan = bytes.fromhex(tags.get("plan", ""))
+                cursor = CursorFile(self._settings.state_directory, lv.uuid).load(plan)
+                content = Chunks(self.group, lv, int(tags["size"]))
+                return Staged(tags["id"], cursor.cursor_bytes if cursor else 0, content)
+        return None
+
+    def live(self) -> Content | None:
+        lv = self.group.volumes.get("copy")
+        return None if lv is None else Chunks(self.group, lv, lv.size_bytes)
+
+    def overfilled(self) -> bool:
+        return self.group.was_full
+
+    def trespasses(self) -> str:
+        if self._foreign_holds and self.group.held is not _FOREIGN:
+            return "the metadata snapshot that another program reserved"
+        gone = self._planted.keys() - self.group.volumes.keys()
+        return ", ".join(sorted(gone))
+
+    def unfinished(self) -> str:
+        if self.group.held is not None and self.group.held is not _FOREIGN:
+            return "a reserved metadata snapshot"
+        busy = [lv.name for lv in self.group.volumes.values() if lv.opened]
+        busy += [lv.name for lv in self.group.volumes.values() if lv.skipped and lv.active]
+        return ", ".join(busy)
+
+
+def _tags(lv: Lv) -> dict[str, str]:
+    """Return our tags by name."""
+    return dict(
+        tag.removeprefix("blockrep.").split("=", 1)
+        for tag in lv.tags
+        if tag.startswith("blockrep.")
+    )
