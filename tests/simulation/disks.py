@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +28,14 @@ from blockrep.storage.memory.host import Volume
 from storage.lvm_simulation import Block, Lv, SimulatedGroup, SimulatedRunner
 
 KIB = 1024
+#: Everything of a staging volume of ours, but the tag that says so.
+_LOOKALIKE = [
+    f"blockrep.{tag}"
+    for tag in (
+        "role=staging", "lineage=00", "id=00", "seq=1", "created=1", "size=4096", "mode=full",
+        "of=", "replica=copy", "base=", "state=ready",
+    )
+]  # fmt: skip
 _FOREIGN: tuple[int, dict[int, dict[int, Block]]] = (1 << 40, {})
 Step = Callable[[str], None]
 
@@ -90,6 +98,9 @@ class Disk(Protocol):
     def grow(self, size_bytes: int) -> None: ...
     def forget_bases(self) -> None:
         """Remove every snapshot of the source, as an administrator who needs room does."""
+
+    def forget_pending(self, good_ids: Collection[str]) -> None:
+        """Remove the snapshots of unfinished transfers, if there is an older one."""
 
     # What breaks.
     def kill(self) -> None:
@@ -194,6 +205,13 @@ class MemoryDisk:
 
     def forget_bases(self) -> None:
         self._volume.snapshots.clear()
+
+    def forget_pending(self, good_ids: Collection[str]) -> None:
+        snapshots = self._volume.snapshots
+        pending = {name for name, (one, _) in snapshots.items() if not one.committed}
+        if snapshots.keys() > pending:
+            for name in pending.difference(good_ids):
+                del snapshots[name]
 
     def kill(self) -> None:
         self._host.crash(lambda _offset: True)
@@ -323,7 +341,7 @@ class LvmDisk:
         self._planted = {
             name: self.group.add(name, 4096, tags)
             for name, tags in (
-                ("br_t_00000000_1_00000000", ["blockrep.role=staging", "blockrep.of="]),
+                ("br_t_00000000_1_00000000", _LOOKALIKE),
                 ("br_g_00000000_9_00000000", ["blockrep.role=good"]),
                 ("br_s_00000000_1_00000000", ["blockrep.role=source"]),
                 ("vm-100-disk-0", []),
@@ -358,6 +376,14 @@ class LvmDisk:
     def forget_bases(self) -> None:
         for lv, _ in self._of_role("source"):
             del self.group.volumes[lv.name]
+
+    def forget_pending(self, good_ids: Collection[str]) -> None:
+        found = self._of_role("source")
+        pending = [(lv, tags) for lv, tags in found if tags["state"] == "pending"]
+        if len(found) > len(pending):
+            for lv, tags in pending:
+                if tags["id"] not in good_ids:
+                    del self.group.volumes[lv.name]
 
     def kill(self) -> None:
         self.group.close_all()

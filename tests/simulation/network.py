@@ -14,7 +14,9 @@ Watch = Callable[[bytes], None]
 
 #: ``cut``: both ends notice. ``silent``: nothing arrives any more, and nobody is told. ``upward``,
 #: ``downward``: silent in one direction. ``stall``: nothing moves for a while. ``flip``: a bit.
-FAULTS = ("cut", "silent", "upward", "downward", "stall", "flip")
+#: ``lost``: one send, and what follows arrives; no transport of ours does that, and only a cut, later,
+#: ends what then waits for each other.
+FAULTS = ("cut", "silent", "upward", "downward", "stall", "flip", "lost")
 _STALLS_SECONDS = (1.0, 12.0, 100.0)
 
 
@@ -68,15 +70,26 @@ class Link:
         lost = {"silent", "downward" if serves else "upward"}
         if self.happened in lost:
             return b""
+        if self.happened == "lost":
+            self.happened = ""
+            asyncio.get_running_loop().call_later(_STALLS_SECONDS[-1], self.drop)
+            return b""
         if self.happened == "flip" and data:
-            self.happened = "flipped"
+            self.happened = ""
             at = self._rng.randrange(len(data))
             return data[:at] + bytes([data[at] ^ 1 << self._rng.randrange(8)]) + data[at + 1 :]
         return data
 
     def drop(self) -> None:
-        """Break the connection, as the kernel of a crashed host does."""
+        """Break the connection, as the kernel of a crashed host does once it is asked."""
         self._inner.cut()
+
+    def lose_client(self) -> None:
+        """Let the client be gone, and the server not be told: what is on its way still arrives."""
+        if self._rng.random() < 0.5:
+            self.drop()
+        else:
+            self.happened = "silent"
 
 
 class SimulatedTransport:

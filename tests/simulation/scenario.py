@@ -124,8 +124,8 @@ class Scenario:
             self.count(self.outcome.faults, f"link {self.network_fault}")
         after = self.rng.randint(1, self.rng.choice([20, 100]))
         link = Link(self.rng, self.network_fault, after, hosts, self.checkers.watch())
-        for host in hosts:
-            host.on_crash.append(link.drop)
+        self.origin.on_crash.append(link.lose_client)
+        self.replica.on_crash.append(link.drop)
         task = asyncio.create_task(self._service.serve(link.server))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
@@ -146,6 +146,8 @@ class Scenario:
                 await self._disturbed()
                 if self.rng.random() < 0.5:
                     self._change_source()
+                if self.rng.random() < 0.2:
+                    self.origin.disk.forget_pending(self.replica.disk.goods().keys())
             await self._undisturbed()
         self.outcome.looks = self.checkers.looks
         return self.outcome

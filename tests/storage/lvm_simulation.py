@@ -171,14 +171,17 @@ class SimulatedGroup:
                 block.durable = bytes(block.content)
         self.commit()
 
-    def drop_unflushed(self, lv: Lv) -> None:
+    def drop_unflushed(self, lv: Lv) -> bool:
         """Forget what was to be flushed, as the kernel does when that fails: readers still see it.
 
-        It will never be on the disk, and the next sync succeeds.
+        It will never be on the disk, and the next sync succeeds. False: there was nothing.
         """
-        self.failing.discard("sync")
-        for block in lv.mapping.values():
-            self._unflushed.pop(block.number, None)
+        found = [one for one in lv.mapping.values() if one.number in self._unflushed]
+        for block in found:
+            del self._unflushed[block.number]
+        if found:
+            self.failing.discard("sync")
+        return bool(found)
 
     def lose_power(self, survives: Callable[[], bool]) -> None:
         """Take back what was not flushed, but for the sectors that survive: asked for each."""
@@ -479,8 +482,7 @@ class SimulatedDevice:
 
     def sync(self) -> None:
         type(self).step(f"sync {self.path}")
-        if "sync" in self._group.failing:
-            self._group.drop_unflushed(self._lv)
+        if "sync" in self._group.failing and self._group.drop_unflushed(self._lv):
             raise StorageError("what was written could not be made durable")
         self._group.sync(self._lv)
 
