@@ -25,7 +25,7 @@ from examples import (
     WELCOME,
     Json,
     begin,
-    chain_after,
+    chained,
     compressed,
     data,
     described,
@@ -66,7 +66,8 @@ def listed(plan: Sequence[Extent]) -> list[list[int]]:
 
 def digest_vectors() -> Json:
     """Return plan digests, chains and content digests."""
-    frames = [data((0, 0, 4), (1, 4, 8), content=b"abcd"), data((2, 64, 64))]
+    first = first_chain(FIRST, digest(PLAN_FULL))
+    frames = chained(first, [data((0, 0, 4), (1, 4, 8), content=b"abcd"), data((2, 64, 64))])
     return {
         "plans": [
             {"extents": listed(plan), "digest": digest(plan).hex()}
@@ -76,7 +77,7 @@ def digest_vectors() -> Json:
             "id": FIRST,
             "plan": digest(PLAN_FULL).hex(),
             "frames": [plain(one.header_to_send()) for one in frames],
-            "values": [chain_after(FIRST, PLAN_FULL, frames[:count]).hex() for count in range(3)],
+            "values": [first.hex(), *(one.chain.hex() for one in frames)],
         },
         "content": [
             {"content": content.hex(), "seed": seed, "digest": xxh.hex()}
@@ -128,12 +129,15 @@ def connection(
 
 def transcripts() -> Iterable[Json]:
     """Yield whole conversations."""
-    frames = [
-        data((0, 0, 48), (1, 4096, 4096), content=bytes(range(48))),
-        compressed(65536, 0xAB, 8192),
-    ]
-    done = chain_after(FIRST, PLAN_FULL, frames)
     start = Ready("staging-uuid", 0, first_chain(FIRST, digest(PLAN_FULL)))
+    frames = chained(
+        start.chain,
+        [
+            data((0, 0, 48), (1, 4096, 4096), content=bytes(range(48))),
+            compressed(65536, 0xAB, 8192),
+        ],
+    )
+    done = frames[-1].chain
     committed = Committed(FIRST, done, "vgreplica/br_g_1", 0)
     opened = [*GREETING, *client(PUSH), *server(ABSENT)]
     begun = [*opened, *client(begin(FIRST, PLAN_FULL)), *server(start)]
@@ -184,14 +188,19 @@ def transcripts() -> Iterable[Json]:
 
 def resumed_transcripts(holding: Volume) -> Iterable[Json]:
     """Yield an incremental push that is cut and resumed, with other frame borders."""
-    first = data((0, 16, 16), (2, 4096, 1024), content=b"0123456789abcdef")
-    rest = data((2, 5120, 3072), (0, 131072, 32), content=b"x" * 32)
-    lost = data((2, 5120, 3072))
-    chain = chain_after(SECOND, PLAN_DELTA, [first])
-    staging = StagingInfo("staging-uuid", LINEAGE, FIRST, SECOND, digest(PLAN_DELTA), 5120, chain)
-    done = chain_after(SECOND, PLAN_DELTA, [first, rest])
-    announce = begin(SECOND, PLAN_DELTA, base=FIRST)
     start = Ready("staging-uuid", 0, first_chain(SECOND, digest(PLAN_DELTA)))
+    first, lost = chained(
+        start.chain,
+        [
+            data((0, 16, 16), (2, 4096, 1024), content=b"0123456789abcdef"),
+            data((2, 5120, 3072)),
+        ],
+    )
+    chain = first.chain
+    (rest,) = chained(chain, [data((2, 5120, 3072), (0, 131072, 32), content=b"x" * 32)])
+    staging = StagingInfo("staging-uuid", LINEAGE, FIRST, SECOND, digest(PLAN_DELTA), 5120, chain)
+    done = rest.chain
+    announce = begin(SECOND, PLAN_DELTA, base=FIRST)
     yield {
         "name": "an incremental push that is cut, and resumed where the receiver's disk is",
         "connections": [
@@ -283,8 +292,9 @@ def comparing_transcripts(holding: Volume, done: bytes) -> Iterable[Json]:
             )
         ],
     }
-    frame = data((0, 4096, 4096), content=b"\xcd" * 4096)
-    adopted = chain_after(FIRST, PLAN_ADOPT, [frame])
+    start = first_chain(FIRST, digest(PLAN_ADOPT))
+    (frame,) = chained(start, [data((0, 4096, 4096), content=b"\xcd" * 4096)])
+    adopted = frame.chain
     yield {
         "name": "an adoption",
         "connections": [
@@ -296,7 +306,7 @@ def comparing_transcripts(holding: Volume, done: bytes) -> Iterable[Json]:
                     *client(Compare("", STAGE, 4096, seed)),
                     *server(*digests, Compared(SIZE_BYTES)),
                     *client(begin(FIRST, PLAN_ADOPT, adopt=True)),
-                    *server(Ready("staging-uuid", 0, first_chain(FIRST, digest(PLAN_ADOPT)))),
+                    *server(Ready("staging-uuid", 0, start)),
                     *client(frame, Commit(FIRST, adopted)),
                     *server(Ack(8192, 8192), Committed(FIRST, adopted, "vgreplica/br_g_1", 0)),
                     *client(Bye()),

@@ -10,7 +10,7 @@ import msgpack
 import xxhash
 
 from blockrep.model.extents import Extent, ExtentKind, digest
-from blockrep.protocol.chain import advance_chain, first_chain
+from blockrep.protocol.chain import advance_chain
 from blockrep.protocol.messages import (
     Begin,
     Data,
@@ -74,9 +74,10 @@ PULL = Pull(
 
 
 def data(*segments: tuple[int, int, int], content: bytes = b"") -> Data:
-    """Return the DATA message of (kind, offset, length) segments."""
+    """Return the DATA message of (kind, offset, length) segments; see :func:`chained`."""
     extents = tuple(Extent(offset, length, ExtentKind(kind)) for kind, offset, length in segments)
-    return Data(extents, xxhash.xxh3_128_digest(content), None, memoryview(content))
+    content_digest = xxhash.xxh3_128_digest(content)
+    return Data(extents, content_digest, bytes(32), None, memoryview(content))
 
 
 def compressed(offset_bytes: int, byte: int, length_bytes: int) -> Data:
@@ -88,7 +89,7 @@ def compressed(offset_bytes: int, byte: int, length_bytes: int) -> Data:
     block = (length_bytes << 3 | 1 << 1 | 1).to_bytes(3, "little") + bytes([byte])
     content_digest = xxhash.xxh3_128_digest(bytes([byte]) * length_bytes)
     extent = Extent(offset_bytes, length_bytes)
-    return Data((extent,), content_digest, length_bytes, memoryview(header + block))
+    return Data((extent,), content_digest, bytes(32), length_bytes, memoryview(header + block))
 
 
 # Plans.
@@ -121,12 +122,13 @@ def begin(
     )
 
 
-def chain_after(snapshot_id: str, plan: Sequence[Extent], frames: Iterable[Data]) -> bytes:
-    """Return the chain of a transfer after these frames."""
-    chain = first_chain(snapshot_id, digest(plan))
+def chained(before: bytes, frames: Iterable[Data]) -> list[Data]:
+    """Return the frames as they follow, one upon the other, the chain ``before``."""
+    result = []
     for frame in frames:
-        chain = advance_chain(chain, frame.segments, frame.content_digest)
-    return chain
+        before = advance_chain(before, frame.segments, frame.content_digest)
+        result.append(replace(frame, chain=before))
+    return result
 
 
 # Messages -> JSON.

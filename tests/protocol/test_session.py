@@ -78,13 +78,13 @@ GARBAGE = b"GET / HTTP/1.1\r\n\r\n" * 8
 
 
 def zeros(offset_bytes: int, length_bytes: int = 4096) -> Data:
-    return Data((Extent(offset_bytes, length_bytes, ExtentKind.ZERO),), bytes(16))
+    return Data((Extent(offset_bytes, length_bytes, ExtentKind.ZERO),), bytes(16), bytes(32))
 
 
 def content(offset_bytes: int, length_bytes: int, unpacked_bytes: int | None = None) -> Data:
     size = unpacked_bytes or length_bytes
     payload = memoryview(bytes(length_bytes))
-    return Data((Extent(offset_bytes, size),), bytes(16), unpacked_bytes, payload)
+    return Data((Extent(offset_bytes, size),), bytes(16), bytes(32), unpacked_bytes, payload)
 
 
 def pair(state: State, welcome: Welcome = WELCOME) -> tuple[Session, Session]:

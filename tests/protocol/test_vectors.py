@@ -217,7 +217,9 @@ def test_digests_in_a_conversation_follow_from_the_text(name: str) -> None:
                 assert len(content) == header["z"]
             assert plain_decoder.content_digest(content) == header["x"]
             assert_within_plan(plain_decoder.segments(header), connection["plan"])
-            chain = plain_decoder.chain_next(chain, header) if chain else chain
+            if chain:
+                chain = plain_decoder.chain_next(chain, header)
+                assert header["c"] == chain
         elif kind in {"COMMIT", "COMMITTED"}:
             assert header["digest"] == chain
         elif kind == "COMPARE":

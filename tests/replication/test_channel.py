@@ -32,11 +32,13 @@ from support.virtual_time import run_virtual
 
 
 def zero_frame(index: int) -> Data:
-    return Data((Extent(index * 65536, 65536, ExtentKind.ZERO),), bytes(16))
+    return Data((Extent(index * 65536, 65536, ExtentKind.ZERO),), bytes(16), bytes(32))
 
 
 def data_frame(index: int) -> Data:
-    return Data((Extent(index * 65536, 65536),), bytes(16), None, memoryview(bytes(65536)))
+    return Data(
+        (Extent(index * 65536, 65536),), bytes(16), bytes(32), None, memoryview(bytes(65536))
+    )
 
 
 def test_bye_ends_both_ends_without_an_error() -> None:

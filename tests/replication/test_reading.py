@@ -53,7 +53,7 @@ def build(
 ) -> list[OutgoingFrame]:
     reader = BytesReader(content)
     groups = list(group_for_frames(extents, payload))
-    builder = FrameBuilder(reader, payload, len(groups) or 1, compressor)
+    builder = FrameBuilder(reader, payload, len(groups) or 1, bytes(32), compressor)
     return builder.build_batch(groups)
 
 
@@ -131,6 +131,6 @@ def test_buffers_are_reused_only_after_a_full_round(payload: int) -> None:
     content = random.Random(7).randbytes(payload * 6)
     reader = BytesReader(content)
     groups = group_for_frames([Extent(0, len(content))], payload)
-    builder = FrameBuilder(reader, payload, 3)
+    builder = FrameBuilder(reader, payload, 3, bytes(32))
     first = builder.build_batch([next(groups), next(groups), next(groups)])
     assert apply(first, payload * 3) == content[: payload * 3]

@@ -20,7 +20,11 @@ BLOCK = 4096
 
 
 def messages(count: int) -> list[Data]:
-    return [data_message(index * BLOCK, bytes([index + 1]) * BLOCK) for index in range(count)]
+    found = [data_message(0, b"\x01" * BLOCK)]
+    for index in range(1, count):
+        content = bytes([index + 1]) * BLOCK
+        found.append(data_message(index * BLOCK, content, found[-1].chain))
+    return found
 
 
 def receiver_of(

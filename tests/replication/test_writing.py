@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
-import xxhash
 
 from blockrep.errors import InternalError, NoSpaceError, ProtocolError, StorageError
 from blockrep.model.extents import Extent, ExtentKind
 from blockrep.model.snapshots import Space
-from blockrep.protocol.chain import advance_chain
 from blockrep.protocol.messages import Data
 from blockrep.replication.compression import ZstdCompressor, zstd_decompress
 from blockrep.replication.writing import Position, StagingWriter
-from support.journal import CHAIN, SIZE, JournalStaging, data_message
+from support.journal import CHAIN, SIZE, JournalStaging, data_message, following
 
 
-def zeros(offset: int, length: int, kind: ExtentKind = ExtentKind.ZERO) -> Data:
-    return Data((Extent(offset, length, kind),), xxhash.xxh3_128_digest(b""))
+def zeros(offset: int, length: int, before: bytes = CHAIN) -> Data:
+    return following([Extent(offset, length, ExtentKind.ZERO)], b"", before)
 
 
 def test_segments_are_applied_in_order_and_the_chain_follows() -> None:
     staging = JournalStaging()
     writer = StagingWriter(staging, SIZE, None)
     content = b"a" * 100 + b"b" * 50
-    mixed = Data(
-        (Extent(0, 100), Extent(200, 10, ExtentKind.DISCARD), Extent(300, 50)),
-        xxhash.xxh3_128_digest(content),
-        None,
-        memoryview(content),
+    mixed = following(
+        [Extent(0, 100), Extent(200, 10, ExtentKind.DISCARD), Extent(300, 50)], content
     )
-    writer.apply([mixed, zeros(400, 7)])
+    last = zeros(400, 7, mixed.chain)
+    writer.apply([mixed, last])
     assert staging.journal == [
         ("write", 0, 100),
         ("clear", 200, 10),
         ("write", 300, 50),
         ("clear", 400, 7),
     ]
-    chain = advance_chain(CHAIN, mixed.segments, mixed.content_digest)
-    chain = advance_chain(chain, zeros(400, 7).segments, zeros(400, 7).content_digest)
-    assert writer.received == Position(407, chain)
+    assert writer.received == Position(407, last.chain)
     assert writer.durable == Position(0, CHAIN)
 
 
@@ -46,11 +42,25 @@ def test_nothing_of_a_damaged_frame_is_written() -> None:
     staging = JournalStaging()
     writer = StagingWriter(staging, SIZE, None)
     good = data_message(0, b"x" * 64)
-    damaged = Data(good.segments, good.content_digest, None, memoryview(b"x" * 63 + b"y"))
+    damaged = dataclasses.replace(good, payload=memoryview(b"x" * 63 + b"y"))
     with pytest.raises(ProtocolError, match="damaged"):
         writer.apply([damaged])
     assert staging.journal == []
     assert writer.received.cursor_bytes == 0
+
+
+def test_nothing_is_written_after_a_frame_that_got_lost() -> None:
+    """What is acknowledged is what a resume builds on: a hole below the cursor would stay."""
+    staging = JournalStaging()
+    writer = StagingWriter(staging, SIZE, None)
+    first = data_message(0, b"x" * 64)
+    lost = data_message(64, b"y" * 64, first.chain)
+    writer.apply([first])
+    for wrong in (data_message(128, b"z" * 64, lost.chain), first):
+        with pytest.raises(ProtocolError, match="lost, doubled or changed"):
+            writer.apply([wrong])
+    assert [entry[:2] for entry in staging.journal] == [("write", 0)]
+    assert writer.received == Position(64, first.chain)
 
 
 def test_content_outside_of_the_volume_is_refused() -> None:
@@ -64,11 +74,8 @@ def test_compressed_content_is_expanded_then_verified() -> None:
     staging = JournalStaging()
     content = b"compressible " * 1000
     packed = ZstdCompressor().compress(memoryview(content))
-    message = Data(
-        (Extent(0, len(content)),),
-        xxhash.xxh3_128_digest(content),
-        len(content),
-        memoryview(packed),
+    message = dataclasses.replace(
+        data_message(0, content), unpacked_bytes=len(content), payload=memoryview(packed)
     )
     StagingWriter(staging, SIZE, zstd_decompress).apply([message])
     assert bytes(staging.content[: len(content)]) == content

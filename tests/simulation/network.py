@@ -14,8 +14,8 @@ Watch = Callable[[bytes], None]
 
 #: ``cut``: both ends notice. ``silent``: nothing arrives any more, and nobody is told. ``upward``,
 #: ``downward``: silent in one direction. ``stall``: nothing moves for a while. ``flip``: a bit.
-#: ``lost``: one send, and what follows arrives; no transport of ours does that, and only a cut, later,
-#: ends what then waits for each other.
+#: ``lost``: one send, and what follows arrives; no transport of ours does that, and only a later
+#: cut ends what then waits for each other.
 FAULTS = ("cut", "silent", "upward", "downward", "stall", "flip", "lost")
 _STALLS_SECONDS = (1.0, 12.0, 100.0)
 

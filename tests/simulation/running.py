@@ -25,13 +25,15 @@ from support.virtual_time import VirtualTimeLoop
 T = TypeVar("T")
 
 
-def simulate(seed: int, folder: Path, kinds: tuple[str, str] | None = None) -> Outcome:
-    """Run one seed.
+def simulate(
+    seed: int, folder: Path, kinds: tuple[str, str] | None = None, link_fault: str = ""
+) -> Outcome:
+    """Run one seed; see :class:`simulation.scenario.Scenario`.
 
     Raises:
         BrokenPromiseError, InternalError: what is wrong.
     """
-    return run_scenario(Scenario(seed, folder, kinds), Scenario.run)
+    return run_scenario(Scenario(seed, folder, kinds, link_fault), Scenario.run)
 
 
 def run_scenario(scenario: Scenario, act: Callable[[Scenario], Awaitable[T]]) -> T:

@@ -37,23 +37,27 @@ _LVM = ("lvm", "lvm")
 
 @dataclass(frozen=True)
 class Safeguard:
-    """``remove`` takes it away; on disks of these kinds a checker then says what matches."""
+    """``remove`` takes it away; on disks of these kinds a checker then says what matches.
+
+    ``link_fault``: nothing else happens (see :mod:`simulation.network`); empty: everything does.
+    """
 
     remove: Callable[[Patch], None]
     noticed: str
     kinds: tuple[str, str]
+    link_fault: str
 
 
 SAFEGUARDS: list[Safeguard] = []
 
 
 def safeguard(
-    noticed: str, *kinds: tuple[str, str]
+    noticed: str, *kinds: tuple[str, str], link_fault: str = ""
 ) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
     """Add a function to the list."""
 
     def add(remove: Callable[[Patch], None]) -> Callable[[Patch], None]:
-        SAFEGUARDS.extend(Safeguard(remove, noticed, one) for one in kinds)
+        SAFEGUARDS.extend(Safeguard(remove, noticed, one, link_fault) for one in kinds)
         return remove
 
     return add
@@ -109,7 +113,7 @@ def sync_again_after_a_failed_sync(patch: Patch) -> None:
 # -- I2: what is good equals its source
 
 
-@safeguard("I2", _MEMORY)
+@safeguard("I2", _MEMORY, link_fault="flip")
 def write_without_looking_at_the_digest(patch: Patch) -> None:
     class Blind:
         @staticmethod
@@ -125,9 +129,15 @@ def write_without_looking_at_the_digest(patch: Patch) -> None:
     patch.setattr(writing, "xxhash", Blind)
 
 
-@safeguard("I2", _MEMORY)
+@safeguard("I2", _MEMORY, link_fault="lost")
 def commit_without_comparing_the_chain(patch: Patch) -> None:
     patch.setattr(StagingWriter, "check_complete", lambda *_: None)
+
+
+@safeguard("I2", _MEMORY, link_fault="lost")
+def acknowledge_beyond_a_frame_that_got_lost(patch: Patch) -> None:
+    """Which a resume would not send again."""
+    patch.setattr(StagingWriter, "_check_follows", lambda *_: None)
 
 
 @safeguard("I2|something else than what was sent|does not start this transfer", _LVM)

@@ -57,14 +57,22 @@ class Scenario:
 
     Args:
         kinds: of disk, at the origin and at the replica, ``memory`` or ``lvm``; None: by the seed.
+        link_fault: what every connection of a disturbed push suffers, and nothing else happens.
     """
 
-    def __init__(self, seed: int, folder: Path, kinds: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        folder: Path,
+        kinds: tuple[str, str] | None = None,
+        link_fault: str = "",
+    ) -> None:
         self.rng = random.Random(seed)
         self.outcome = Outcome()
         self.network_fault = ""
         self.meanwhile = ""
         self.folder = folder
+        self._link_fault = link_fault
         source_kind, target_kind = kinds or self.rng.choices(["memory", "lvm"], [15, 1], k=2)
         self.origin = SimulatedHost("origin", self.rng, self._look)
         self.replica = SimulatedHost("replica", self.rng, self._look)
@@ -170,7 +178,9 @@ class Scenario:
         return crashed
 
     async def _disturbed(self) -> None:
-        for arm in self.rng.sample(faults.FAULTS, self.rng.choice([1, 1, 1, 2])):
+        chosen = self.rng.sample(faults.FAULTS, self.rng.choice([1, 1, 1, 2]))
+        self.network_fault = self._link_fault
+        for arm in () if self._link_fault else chosen:
             self.count(self.outcome.faults, arm.__name__)
             arm(self, self.rng)
         end = "pushed"

@@ -35,6 +35,6 @@ def test_a_checker_notices(
 def findings(folder: Path, safeguard: Safeguard) -> Iterator[str]:
     for seed in range(_SEEDS):
         try:
-            simulate(seed, folder / str(seed), safeguard.kinds)
+            simulate(seed, folder / str(seed), safeguard.kinds, safeguard.link_fault)
         except Exception as error:  # noqa: BLE001
             yield f"{type(error).__name__}: {error}"

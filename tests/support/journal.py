@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import xxhash
 
 from blockrep.errors import StorageError
 from blockrep.model.extents import Extent
 from blockrep.model.snapshots import Space, StagingInfo
-from blockrep.protocol.chain import first_chain
+from blockrep.protocol.chain import advance_chain, first_chain
 from blockrep.protocol.messages import Data
 from blockrep.storage.interface import SnapshotReader
 from support.readers import BytesReader
@@ -57,6 +59,12 @@ class JournalStaging:
         self.journal.append(("close",))
 
 
-def data_message(offset: int, content: bytes) -> Data:
+def data_message(offset: int, content: bytes, before: bytes = CHAIN) -> Data:
+    """Return the frame that follows upon one with the chain ``before``."""
+    return following([Extent(offset, len(content))], content, before)
+
+
+def following(segments: Sequence[Extent], content: bytes, before: bytes = CHAIN) -> Data:
     digest = xxhash.xxh3_128_digest(content)
-    return Data((Extent(offset, len(content)),), digest, None, memoryview(content))
+    chain = advance_chain(before, segments, digest)
+    return Data(tuple(segments), digest, chain, None, memoryview(content))

@@ -17,6 +17,7 @@ from typing import Protocol
 import xxhash
 
 from blockrep.model.extents import Extent, ExtentKind
+from blockrep.protocol.chain import advance_chain
 from blockrep.protocol.limits import MAX_FRAME_SPAN_BYTES, MAX_SEGMENTS
 from blockrep.protocol.messages import Data
 from blockrep.storage.interface import SnapshotReader
@@ -86,6 +87,7 @@ class FrameBuilder:
         payload_bytes: largest payload.
         frame_count: buffers to hold; a frame must have been sent before ``frame_count`` more
             are built.
+        chain: after the frame before the first one.
         compressor: None: payloads travel as they are.
     """
 
@@ -94,11 +96,13 @@ class FrameBuilder:
         reader: SnapshotReader,
         payload_bytes: int,
         frame_count: int,
+        chain: bytes,
         compressor: Compressor | None = None,
     ) -> None:
         self._reader = reader
         self._buffers = [bytearray(payload_bytes) for _ in range(frame_count)]
         self._next_buffer = 0
+        self._chain = chain
         self._compressor = compressor
 
     def build_batch(self, groups: Iterable[list[Extent]]) -> list[OutgoingFrame]:
@@ -121,13 +125,18 @@ class FrameBuilder:
             used_bytes = _keep_nonzero(buffer, view, used_bytes, extent, segments)
         content = view[:used_bytes]
         content_digest = xxhash.xxh3_128_digest(content)
+        self._chain = advance_chain(self._chain, segments, content_digest)
         covered_bytes = sum(extent.length_bytes for extent in group)
         if self._compressor is not None and used_bytes:
             packed = self._compressor.compress(content)
             if len(packed) < used_bytes:
-                message = Data(tuple(segments), content_digest, used_bytes, memoryview(packed))
+                packed_view = memoryview(packed)
+                message = Data(
+                    tuple(segments), content_digest, self._chain, used_bytes, packed_view
+                )
                 return OutgoingFrame(message, covered_bytes)
-        return OutgoingFrame(Data(tuple(segments), content_digest, None, content), covered_bytes)
+        message = Data(tuple(segments), content_digest, self._chain, None, content)
+        return OutgoingFrame(message, covered_bytes)
 
 
 def _keep_nonzero(

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Iterator
 from itertools import islice
 
 from blockrep.model.extents import Extent, skip_before
-from blockrep.protocol.chain import advance_chain
 from blockrep.protocol.messages import Ack, Message, Ready
 from blockrep.replication import events
 from blockrep.replication.blocking import Blocking
@@ -88,9 +87,7 @@ class StreamSender:
             async with contextlib.aclosing(self._frames(reader, compressor)) as frames:
                 async for frame in frames:
                     await self._send(frame)
-                    chain = advance_chain(
-                        chain, frame.message.segments, frame.message.content_digest
-                    )
+                    chain = frame.message.chain
         finally:
             self._report(force=True)
         return chain
@@ -142,7 +139,11 @@ class StreamSender:
         payload_bytes = limits.max_payload_bytes if limits else 0
         groups = group_for_frames(skip_before(self._plan, self._ready.cursor_bytes), payload_bytes)
         builder = FrameBuilder(
-            reader, payload_bytes, _BATCHES_IN_FLIGHT * _BATCH_FRAMES, compressor
+            reader,
+            payload_bytes,
+            _BATCHES_IN_FLIGHT * _BATCH_FRAMES,
+            self._ready.chain,
+            compressor,
         )
         queue: asyncio.Queue[list[OutgoingFrame] | Exception] = asyncio.Queue(maxsize=2)
         producer = asyncio.create_task(self._produce(builder, groups, queue))

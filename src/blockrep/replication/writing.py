@@ -50,12 +50,13 @@ class StagingWriter:
         """Verify and write the frames.
 
         Raises:
-            ProtocolError: content does not match its digest, or lies outside of the volume.
-                Nothing of that frame was written.
+            ProtocolError: content does not match its digest, lies outside of the volume, or does
+                not follow what came before. Nothing of that frame was written.
             StorageError, NoSpaceError: from the staging volume.
         """
         for message in batch:
             content = self._content(message)
+            self._check_follows(message)
             at = 0
             for segment in message.segments:
                 if segment.kind is ExtentKind.DATA:
@@ -65,8 +66,7 @@ class StagingWriter:
                     at += segment.length_bytes
                 else:
                     self._staging.clear(segment)
-            chain = advance_chain(self.received.chain, message.segments, message.content_digest)
-            self.received = Position(message.segments[-1].end_bytes, chain)
+            self.received = Position(message.segments[-1].end_bytes, message.chain)
 
     def _content(self, message: Data) -> memoryview:
         end_bytes = message.segments[-1].end_bytes
@@ -87,6 +87,20 @@ class StagingWriter:
                 next_step="push again: it resumes; if it recurs, suspect memory or the network",
             )
         return content
+
+    def _check_follows(self, message: Data) -> None:
+        """Compare the chains, before the frame is written.
+
+        At COMMIT it would be too late: what is acknowledged before is what a resume builds on.
+        """
+        chain = advance_chain(self.received.chain, message.segments, message.content_digest)
+        if chain != message.chain:
+            raise ProtocolError(
+                "a frame was lost, doubled or changed on its way, before offset"
+                f" {message.segments[-1].end_bytes}",
+                safe="it was not written; the replica and its snapshots are untouched",
+                next_step="push again: it resumes; if it recurs, suspect memory or the network",
+            )
 
     def make_durable(self) -> Position:
         """Sync, record the cursor, check the room left; return what is durable now.

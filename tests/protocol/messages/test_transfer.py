@@ -32,9 +32,9 @@ def data_messages(draw: st.DrawFn) -> Data:
     content_bytes = sum(one.length_bytes for one in segments if one.kind is ExtentKind.DATA)
     if content_bytes and draw(st.booleans()):
         packed = memoryview(draw(st.binary(min_size=1, max_size=20)))
-        return Data(tuple(segments), bytes(16), content_bytes, packed)
+        return Data(tuple(segments), bytes(16), bytes(32), content_bytes, packed)
     content = memoryview(draw(st.binary(min_size=content_bytes, max_size=content_bytes)))
-    return Data(tuple(segments), bytes(16), None, content)
+    return Data(tuple(segments), bytes(16), bytes(32), None, content)
 
 
 @given(data_messages())
@@ -67,19 +67,19 @@ def test_data_that_contradicts_itself_cannot_be_built(
     segments: tuple[Extent, ...], payload: bytes, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Data(segments, bytes(16), None, memoryview(payload))
+        Data(segments, bytes(16), bytes(32), None, memoryview(payload))
 
 
 def test_compressed_data_has_a_payload() -> None:
     with pytest.raises(ValueError, match="compressed payload is empty"):
-        Data((Extent(0, 2),), bytes(16), 2, NOTHING)
+        Data((Extent(0, 2),), bytes(16), bytes(32), 2, NOTHING)
 
 
 @pytest.mark.parametrize("count", [0, MAX_SEGMENTS + 1])
 def test_data_has_one_to_so_many_segments(count: int) -> None:
     segments = tuple(Extent(2 * index, 1, ExtentKind.ZERO) for index in range(count))
     with pytest.raises(ValueError, match=r"^DATA: key 's': not an array of 3 to 1536"):
-        encode_message(Data(segments, bytes(16)))
+        encode_message(Data(segments, bytes(16), bytes(32)))
 
 
 def test_nothing_is_durable_that_was_not_received() -> None:

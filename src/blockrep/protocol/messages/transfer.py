@@ -93,17 +93,20 @@ class Ready(Message):
 class Data(Message):
     """Segments of the new snapshot, ascending; their content is the payload.
 
-    ``unpacked_bytes``: None, or the payload is one zstd frame that expands to so many bytes.
+    ``chain``: the chain after this frame, 32 bytes. ``unpacked_bytes``: None, or the payload is one
+    zstd frame that expands to so many bytes.
     """
 
     TYPE = FrameType.DATA
     FIELDS: ClassVar[Fields] = {
         "s": ("segment_numbers", array_of(u64(), 3, 3 * MAX_SEGMENTS)),
         "x": ("content_digest", octets(16)),
+        "c": ("chain", octets(32)),
         "z": ("unpacked_bytes", optional(u64(1, MAX_PAYLOAD_BYTES))),
     }
     segments: tuple[Extent, ...]
     content_digest: bytes
+    chain: bytes
     unpacked_bytes: int | None = None
     payload: memoryview = field(default=EMPTY_PAYLOAD, repr=False)
 
