@@ -232,7 +232,7 @@ def release_a_metadata_snapshot_of_another_program(patch: Patch) -> None:
     patch.setattr(PoolMetadata, "_is_ours", lambda *_: True)
 
 
-@safeguard("from before a crash|differs|I1|I2", _MEMORY)
+@safeguard("defect|AssertionError|I1|I2|in use", _LVM, link_fault="cut")
 def let_two_sessions_write_one_target(patch: Patch) -> None:
     async def acquire(self: TargetGate, key: str, holder: str) -> VolumeLock:
         return VolumeLock(self._runtime_directory, f"{key}{id(self)}", holder)

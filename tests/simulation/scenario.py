@@ -180,7 +180,9 @@ class Scenario:
     async def _disturbed(self) -> None:
         chosen = self.rng.sample(faults.FAULTS, self.rng.choice([1, 1, 1, 2]))
         self.network_fault = self._link_fault
-        for arm in () if self._link_fault else chosen:
+        if self.rng.random() < 0.25:  # beside anything else: sessions outlive their clients
+            chosen.append(faults.slow_disks)
+        for arm in [faults.slow_disks] if self._link_fault else chosen:
             self.count(self.outcome.faults, arm.__name__)
             arm(self, self.rng)
         end = "pushed"
