@@ -102,6 +102,7 @@ def test_events_are_told_in_a_line_each() -> None:
     sink(events.Planned(3, MIB, 0, 16, 65536))
     sink(events.Resumed(MIB, MIB, 2 * MIB))
     sink(events.Committed("ab" * 16, "br_g", "cd", MIB, 0))
+    sink(events.Retrying(2, 0.8, "replica:8733: the connection broke"))
     sink(events.Verified("ab" * 16, MIB, 0, ()))
     sink(events.Verified("ab" * 16, MIB, 1, ((0, 1),)))
     assert output.getvalue().splitlines() == [
@@ -109,6 +110,7 @@ def test_events_are_told_in_a_line_each() -> None:
         "vg/lv: to send 1.0 MiB, to discard 0 B, 3 extents",
         "vg/lv: resumed: 1.0 MiB are durable there already",
         "vg/lv: committed as br_g (id abababab), 1.0 MiB sent",
+        "vg/lv: replica:8733: the connection broke; trying again in 0.8 s (attempt 2)",
         "vg/lv: verified: 1.0 MiB are equal",
     ]
 

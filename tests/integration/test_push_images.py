@@ -32,8 +32,9 @@ def kill_when_durable(process: subprocess.Popen[str], victim: int, durable_bytes
     return durable
 
 
-def start_slow_push(site: Site) -> subprocess.Popen[str]:
-    command = site.command("push", str(site.source), site.target, "--json", "--bwlimit", "4M")
+def start_slow_push(site: Site, *options: str) -> subprocess.Popen[str]:
+    words = ["push", str(site.source), site.target, "--json", "--bwlimit", "4M", *options]
+    command = site.command(*words)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -80,6 +81,22 @@ def test_a_killed_server_is_a_lost_connection_and_resumes(site: Site) -> None:
         (resumed,) = [one for one in events if one["event"] == "resumed"]
         assert resumed["done_bytes"] >= durable
         assert site.equal()
+
+
+def test_with_retry_a_push_outlives_its_server(site: Site) -> None:
+    """I4: killed, away for a while, and back at the same address: it goes on by itself."""
+    with site.server() as server, start_slow_push(site, "--retry") as push:
+        assert push.stdout is not None
+        durable = kill_when_durable(push, server.pid, 2 * MIB)
+        told = next(one for one in map(json.loads, push.stdout) if one["event"] == "retrying")
+        assert "connection" in told["reason"]
+        with site.server(listen=f"127.0.0.1:{site.port}"):
+            events = [json.loads(line) for line in push.stdout]
+            assert push.wait(60) == 0
+    (resumed,) = [one for one in events if one["event"] == "resumed"]
+    assert resumed["done_bytes"] >= durable
+    assert events[-1]["event"] == "snapshot_removed", "the end of a push that was committed"
+    assert site.equal()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

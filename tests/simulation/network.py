@@ -17,6 +17,8 @@ Watch = Callable[[bytes], None]
 #: ``lost``: one send, and what follows arrives; no transport of ours does that, and only a later
 #: cut ends what then waits for each other.
 FAULTS = ("cut", "silent", "upward", "downward", "stall", "flip", "lost")
+#: What an honest line does. Bytes that change are noticed by TLS and SSH, as a cut.
+BAD_LINES = ("cut", "silent", "upward", "downward", "stall")
 _STALLS_SECONDS = (1.0, 12.0, 100.0)
 
 

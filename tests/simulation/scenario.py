@@ -15,19 +15,21 @@ from typing import Any, TypeVar
 
 from blockrep.client import operations
 from blockrep.client.operations import ClientContext
+from blockrep.client.retrying import RetryPolicy, retrying
 from blockrep.config.access import AccessPolicy, TargetRule
 from blockrep.errors import BlockrepError, BusyError, DivergedError, InternalError
 from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName, parse_volume
+from blockrep.replication.events import EventSink
 from blockrep.replication.receiver import ReceiverLimits
-from blockrep.replication.sender import PushOptions
+from blockrep.replication.sender import PushOptions, Transfer
 from blockrep.server.service import Service, ServiceSettings
 from blockrep.transport.interface import Transport
 from simulation import faults
 from simulation.checkers import BrokenPromiseError, Checkers
 from simulation.disks import Disk, LvmDisk, MemoryDisk
 from simulation.hosts import CrashedError, SimulatedHost
-from simulation.network import Link
+from simulation.network import BAD_LINES, Link
 
 T = TypeVar("T")
 
@@ -73,6 +75,7 @@ class Scenario:
         self.meanwhile = ""
         self.folder = folder
         self._link_fault = link_fault
+        self._bad_lines = False
         source_kind, target_kind = kinds or self.rng.choices(["memory", "lvm"], [15, 1], k=2)
         self.origin = SimulatedHost("origin", self.rng, self._look)
         self.replica = SimulatedHost("replica", self.rng, self._look)
@@ -128,6 +131,8 @@ class Scenario:
 
     def _connect(self) -> Transport:
         hosts = (self.origin, self.replica)
+        if self._bad_lines:
+            self.network_fault = self.rng.choice(("", *BAD_LINES))
         if self.network_fault:
             self.count(self.outcome.faults, f"link {self.network_fault}")
         after = self.rng.randint(1, self.rng.choice([20, 100]))
@@ -177,6 +182,20 @@ class Scenario:
         await self._undisturbed()
         return crashed
 
+    async def over_bad_lines(self) -> Outcome:
+        """Push over connections that break, to a host that may crash: it ends well by itself."""
+        policy = RetryPolicy(3600, 60, self.rng)
+        for _ in range(3):
+            self._change_source()
+            self._bad_lines = True
+            if self.rng.random() < 0.3:
+                faults.replica_crashes(self, self.rng)
+            await self._push(Wish(), policy)
+            await self.settle()
+            faults.disarm(self)
+            self._bad_lines = False
+        return self.outcome
+
     async def _disturbed(self) -> None:
         chosen = self.rng.sample(faults.FAULTS, self.rng.choice([1, 1, 1, 2]))
         self.network_fault = self._link_fault
@@ -186,8 +205,9 @@ class Scenario:
             self.count(self.outcome.faults, arm.__name__)
             arm(self, self.rng)
         end = "pushed"
+        policy = RetryPolicy(120, 20, self.rng) if self.rng.random() < 0.2 else None
         try:
-            await self._with_others(self._push(Wish()))
+            await self._with_others(self._push(Wish(), policy))
         except BlockrepError as error:
             if isinstance(error, InternalError):
                 raise
@@ -254,11 +274,15 @@ class Scenario:
             raise BrokenPromiseError(otherwise)
         self.count(self.outcome.ends, "diverged")
 
-    async def _push(self, wish: Wish) -> None:
-        self.outcome.pushes += 1
+    async def _push(self, wish: Wish, policy: RetryPolicy | None = None) -> None:
         options = PushOptions(str(TARGET), str(TARGET.volume), wish)
-        push = operations.push(self._context(), SOURCE, TARGET, options, lambda _event: None)
-        transfers, _ = await self._on_origin(push)
+        context = self._context()
+
+        async def attempt(sink: EventSink) -> list[Transfer]:
+            self.outcome.pushes += 1
+            return (await operations.push(context, SOURCE, TARGET, options, sink))[0]
+
+        transfers = await self._on_origin(retrying(attempt, policy, lambda _event: None))
         if self.checkers.newest_id != transfers[-1].snapshot.id:
             raise BrokenPromiseError("I10: a push that ended well is not the newest snapshot")
         self.checkers.pushed()

@@ -11,8 +11,8 @@ import pytest
 
 from simulation.faults import FAULTS
 from simulation.network import FAULTS as NETWORK_FAULTS
-from simulation.running import simulate
-from simulation.scenario import Outcome
+from simulation.running import run_scenario, simulate
+from simulation.scenario import Outcome, Scenario
 from simulation.soak import Tally, run_seeds
 
 # Who crashed closes nothing.
@@ -28,6 +28,16 @@ def test_the_promises_hold(first: int) -> None:
     assert not tally.failures
     assert tally.ends["pushed"] >= _GROUP
     assert tally.looks > tally.pushes
+
+
+@pytest.mark.timeout(300)
+def test_a_push_that_retries_ends_well_by_itself(tmp_path: Path) -> None:
+    """I4, over lines that break at any moment, without anybody who would start it again."""
+    attempts = 0
+    for seed in range(100):
+        scenario = Scenario(seed, tmp_path / str(seed))
+        attempts += run_scenario(scenario, Scenario.over_bad_lines).pushes
+    assert attempts > 500
 
 
 @pytest.mark.parametrize("kinds", [("memory", "memory"), ("lvm", "lvm")], ids="-".join)

@@ -38,8 +38,9 @@ def verification_error(code: int, text: str = "some reason.") -> ssl.SSLCertVeri
             tls_error("DECRYPTION_FAILED_OR_BAD_RECORD_MAC"),
             False,
             ConnectionLostError,
-            "bad record",
+            "changes bytes",
         ),
+        (tls_error("SSLV3_ALERT_BAD_RECORD_MAC"), True, ConnectionLostError, "changes bytes"),
         (tls_error("TLSV1_ALERT_ACCESS_DENIED"), False, RefusedError, "access is denied"),
         (
             tls_error("SSLV3_ALERT_HANDSHAKE_FAILURE"),

@@ -92,6 +92,15 @@ def _add_ssh(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_retry(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retry",
+        action="store_true",
+        help="after a lost connection wait, and go on; ends after an hour without progress, "
+        "see [client] in docs/configuration.md",
+    )
+
+
 def _add_push(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = _command(commands, "push", "bring a replica to the source's present content")
     parser.add_argument("source", metavar="SOURCE")
@@ -102,6 +111,7 @@ def _add_push(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--compress", action="store_true", help="compress with zstd")
     parser.add_argument("--bwlimit", metavar="RATE", help="bytes a second at most, such as 50M")
     parser.add_argument("--verify", action="store_true", help="compare both ends afterwards")
+    _add_retry(parser)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
         "--adopt",
@@ -123,6 +133,7 @@ def _add_pull(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--keep", type=int, default=3, metavar="N", help="good snapshots to retain, default 3"
     )
+    _add_retry(parser)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
         "--adopt", action="store_true", help="take over a volume that exists, overwrite it"

@@ -177,6 +177,11 @@ class LineSink:
                 f"committed as {event.name} (id {event.snapshot_id[:8]}), "
                 f"{format_bytes(event.wire_bytes)} sent"
             )
+        if isinstance(event, events.Retrying):
+            return (
+                f"{event.reason}; trying again in {event.wait_seconds:g} s "
+                f"(attempt {event.attempt})"
+            )
         if isinstance(event, events.Verified) and not event.different_bytes:
             return f"verified: {format_bytes(event.compared_bytes)} are equal"
         return ""

@@ -14,13 +14,22 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from blockrep.client.retrying import RetryPolicy
 from blockrep.config.load import load_settings
 from blockrep.config.settings import Settings
 from blockrep.config.values import parse_listening_address, parse_size
 from blockrep.errors import InterruptedByUserError, UsageError
 from blockrep.model.names import Target, VolumeName, parse_target, parse_volume
 
-__all__ = ["rate_of", "run_operation", "settings_of", "source_of", "target_of", "volume_of"]
+__all__ = [
+    "rate_of",
+    "retry_policy",
+    "run_operation",
+    "settings_of",
+    "source_of",
+    "target_of",
+    "volume_of",
+]
 
 T = TypeVar("T")
 
@@ -94,6 +103,12 @@ def target_of(text: str, settings: Settings) -> Target:
     except ValueError as error:
         hint = "TARGET is HOST:VG/LV, HOST:/path, tls://HOST:PORT/VG/LV or ssh://HOST/VG/LV"
         raise UsageError(str(error), next_step=hint) from error
+
+
+def retry_policy(settings: Settings) -> RetryPolicy:
+    """Return how long ``--retry`` goes on."""
+    client = settings.client
+    return RetryPolicy(client.retry_give_up_seconds, client.retry_longest_wait_seconds)
 
 
 def rate_of(text: str | None) -> int:

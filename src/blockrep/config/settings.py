@@ -80,10 +80,20 @@ class HostAlias:
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """``[client]`` and ``[hosts.NAME]``."""
+    """``[client]`` and ``[hosts.NAME]``.
+
+    Attributes:
+        port: of targets that name none.
+        connect_timeout_seconds: for name, TCP and TLS together.
+        retry_give_up_seconds: without progress, then ``--retry`` ends.
+        retry_longest_wait_seconds: between two attempts of ``--retry``.
+        hosts: by the name that targets give them.
+    """
 
     port: int = DEFAULT_PORT
     connect_timeout_seconds: float = 10.0
+    retry_give_up_seconds: float = 3600.0
+    retry_longest_wait_seconds: float = 60.0
     hosts: Mapping[str, HostAlias] = field(default_factory=dict)
 
     def locate(self, host: str, port: int) -> HostAlias:
@@ -197,7 +207,16 @@ def read_settings(
 
 def _client(table: Table, aliases: Mapping[str, Table]) -> ClientSettings:
     port = table.integer("port", DEFAULT_PORT, 1, _MAX_PORT)
-    timeout_seconds = table.seconds("connect_timeout_seconds", 10.0, 0.1, _DAY_SECONDS)
+    default = ClientSettings()
+    timeout_seconds = table.seconds(
+        "connect_timeout_seconds", default.connect_timeout_seconds, 0.1, _DAY_SECONDS
+    )
+    give_up_seconds = table.seconds(
+        "retry_give_up_seconds", default.retry_give_up_seconds, 1, 30 * _DAY_SECONDS
+    )
+    longest_wait_seconds = table.seconds(
+        "retry_longest_wait_seconds", default.retry_longest_wait_seconds, 0.1, _DAY_SECONDS
+    )
     table.finish()
     hosts = {}
     for name, alias in aliases.items():
@@ -206,7 +225,7 @@ def _client(table: Table, aliases: Mapping[str, Table]) -> ClientSettings:
             alias.reject("address", "the address of one host, as HOST:PORT")
         hosts[name] = HostAlias(address, alias.text("server_name", name))
         alias.finish()
-    return ClientSettings(port, timeout_seconds, hosts)
+    return ClientSettings(port, timeout_seconds, give_up_seconds, longest_wait_seconds, hosts)
 
 
 def _server(table: Table) -> tuple[Path | None, ServerSettings]:

@@ -17,6 +17,7 @@ __all__ = [
     "Planned",
     "Progress",
     "Resumed",
+    "Retrying",
     "SnapshotRemoved",
     "SnapshotTaken",
     "Verified",
@@ -122,6 +123,19 @@ class Verified(Event):
     compared_bytes: int
     different_bytes: int
     different: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying(Event):
+    """The connection was lost; there will be another attempt.
+
+    ``attempt``: its number since there was progress, 2 is the first that is made again;
+    ``wait_seconds``: until then; ``reason``: the error, for people.
+    """
+
+    attempt: int
+    wait_seconds: float
+    reason: str
 
 
 EventSink = Callable[[Event], None]

@@ -48,6 +48,8 @@ _REFUSALS: Mapping[str, tuple[str, str]] = {
 _NO_COMMON_VERSION = frozenset(
     {"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "WRONG_SSL_VERSION"}
 )
+#: Bytes that changed on the way: the record's authentication tag does not fit them any more.
+_DAMAGED = frozenset({"DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "SSLV3_ALERT_BAD_RECORD_MAC"})
 _NOT_TLS = frozenset(
     {
         "BAD_PROTOCOL_VERSION_NUMBER",
@@ -172,6 +174,8 @@ def _explain_tls(error: ssl.SSLError, where: str, *, handshake: bool) -> Blockre
         return ConfigurationError(
             "the peer does not speak TLS 1.3", where=where, next_step="check that it runs blockrep"
         )
+    if reason in _DAMAGED:
+        return _lost("what arrived is not what was sent: the line changes bytes", where)
     if handshake and reason in _NOT_TLS:
         return ConfigurationError(
             "the peer does not speak TLS",

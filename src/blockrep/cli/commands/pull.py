@@ -6,8 +6,16 @@ import argparse
 
 from blockrep.cli.graph import client_graph
 from blockrep.cli.rendering import sink_for
-from blockrep.cli.running import rate_of, run_operation, settings_of, target_of, volume_of
+from blockrep.cli.running import (
+    rate_of,
+    retry_policy,
+    run_operation,
+    settings_of,
+    target_of,
+    volume_of,
+)
 from blockrep.client import pulling
+from blockrep.client.retrying import retrying
 from blockrep.errors import UsageError
 from blockrep.replication.receiver import ReceiverLimits
 
@@ -39,7 +47,13 @@ def run(options: argparse.Namespace) -> int:
     sink = sink_for(str(target), as_json=options.json, quiet=options.quiet)
     try:
         with client_graph(settings) as context:
-            run_operation(pulling.pull(context, source, target, pull_options, sink))
+            run_operation(
+                retrying(
+                    lambda sink: pulling.pull(context, source, target, pull_options, sink),
+                    retry_policy(settings) if options.retry else None,
+                    sink,
+                )
+            )
     finally:
         sink.finish()
     return 0

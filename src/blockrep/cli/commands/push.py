@@ -9,8 +9,16 @@ import json
 from blockrep.cli.commands.verify import verdict
 from blockrep.cli.graph import client_graph
 from blockrep.cli.rendering import format_bytes, sink_for
-from blockrep.cli.running import rate_of, run_operation, settings_of, source_of, target_of
+from blockrep.cli.running import (
+    rate_of,
+    retry_policy,
+    run_operation,
+    settings_of,
+    source_of,
+    target_of,
+)
 from blockrep.client import operations
+from blockrep.client.retrying import retrying
 from blockrep.model.lineage import Wish
 from blockrep.replication.reading import Compressor
 from blockrep.replication.sender import DryRun, PushOptions
@@ -40,8 +48,12 @@ def run(options: argparse.Namespace) -> int:
                 show_dry_run(plan, as_json=options.json)
                 return 0
             _, verification = run_operation(
-                operations.push(
-                    context, source, target, push_options, sink, verify_after=options.verify
+                retrying(
+                    lambda sink: operations.push(
+                        context, source, target, push_options, sink, verify_after=options.verify
+                    ),
+                    retry_policy(settings) if options.retry else None,
+                    sink,
                 )
             )
     finally:
