@@ -249,11 +249,13 @@ class SimulatedRunner:
     # -- lvs
 
     def _lvs(self, words: list[str]) -> tuple[int, str, str]:
-        group = self._groups.get(words[-1])
-        if group is None:
+        every = words[-2] == "-o"
+        if not every and words[-1] not in self._groups:
             return 5, '{"report":[{"lv":[]}]}', f'  Volume group "{words[-1]}" not found'
-        rows = [_row(group, lv) for lv in group.volumes.values()]
-        rows += [_pool_row(group), *(_base_row(group, one) for one in group.external_lvs)]
+        rows = []
+        for group in self._groups.values() if every else [self._groups[words[-1]]]:
+            rows += [_row(group, lv) for lv in group.volumes.values()]
+            rows += [_pool_row(group), *(_base_row(group, one) for one in group.external_lvs)]
         return 0, json.dumps({"report": [{"lv": rows}]}), "  WARNING: Sum of all thin volumes"
 
     # -- changes

@@ -12,8 +12,8 @@ from unittest import mock
 
 from blockrep.model.names import VolumeName
 from blockrep.storage.interface import SourceVolume, StorageSettings, TargetVolume
+from blockrep.storage.lvm import checking, metadata, preparing, reading, source, staging, target
 from blockrep.storage.lvm import group as group_module
-from blockrep.storage.lvm import metadata, preparing, reading, source, staging, target
 from blockrep.storage.lvm.source import LvmSource
 from blockrep.storage.lvm.target import LvmTarget
 from storage.crash_steps import CrashSteps
@@ -36,9 +36,10 @@ def simulated(
     with contextlib.ExitStack() as stack:
         for module in (staging, preparing, reading):
             stack.enter_context(mock.patch.object(module, "BlockDevice", Device))
-        for module in (source, target):
+        for module in (checking, source, target):
             stack.enter_context(mock.patch.object(module, "check_thin_tools"))
-        stack.enter_context(mock.patch.object(group_module, "require_root"))
+        for module in (checking, group_module):
+            stack.enter_context(mock.patch.object(module, "require_root"))
         stack.enter_context(mock.patch.object(target, "device_bytes", return_value=-1))
         stack.enter_context(mock.patch.object(target, "_OPEN_POLL_SECONDS", 0))
         stack.enter_context(mock.patch.object(metadata, "_FOREIGN_LOCK", directory / "foreign"))

@@ -14,6 +14,8 @@ from typing import Any
 from blockrep.certificates.authority import create_authority, issue
 from blockrep.certificates.naming import Role
 from vm.harness.channel import Process, Result
+from vm.harness.groups import Groups
+from vm.harness.machine import Machine
 from vm.harness.pair import Pair
 from vm.harness.volumes import ThinPool, ThinVolume
 
@@ -69,15 +71,18 @@ def events_of(output: str) -> list[dict[str, Any]]:
 def deploy(pair: Pair) -> Deployment:
     """Put an authority and certificates on both; they are made here, once, since that is faster."""
     forget(pair)
-    files = certificates()
-    for machine, names in (
-        (pair.origin, ("ca.pem", "origin.pem", "origin.key")),
-        (pair.replica, ("ca.pem", "ca.key", "replica.pem", "replica.key")),
-    ):
-        machine.run(["mkdir", "-p", "-m", "700", CERTIFICATES], timeout_seconds=30)
-        for name in names:
-            machine.write_file(f"{CERTIFICATES}/{name}", files[name], mode=0o600)
+    for machine in pair.machines:
+        give_certificates(machine)
     return Deployment(pair)
+
+
+def give_certificates(machine: Machine) -> None:
+    """Put on a host what it needs of the authority."""
+    name = machine.host.name
+    names = ["ca.pem", f"{name}.pem", f"{name}.key", *(["ca.key"] if name == "replica" else [])]
+    machine.run(["mkdir", "-p", "-m", "700", CERTIFICATES], timeout_seconds=30)
+    for file in names:
+        machine.write_file(f"{CERTIFICATES}/{file}", certificates()[file], mode=0o600)
 
 
 @functools.cache
@@ -117,8 +122,12 @@ def deploy_by_hand(pair: Pair) -> Deployment:
 
 def tagged(pool: ThinPool, role: str) -> list[ThinVolume]:
     """Return blockrep's volumes of one role, oldest first."""
+    return _tagged(pool, pool.volumes(), role)
+
+
+def _tagged(pool: ThinPool, reports: dict[str, dict[str, str]], role: str) -> list[ThinVolume]:
     found = []
-    for name, report in pool.volumes().items():
+    for name, report in reports.items():
         tags = report["lv_tags"].split(",")
         if f"blockrep.role={role}" in tags:
             sequence = next(
@@ -126,3 +135,21 @@ def tagged(pool: ThinPool, role: str) -> list[ThinVolume]:
             )
             found.append((sequence, pool.volume(name.strip("[]"))))
     return [volume for _, volume in sorted(found, key=lambda pair: pair[0])]
+
+
+def assert_replicated(groups: Groups) -> dict[str, str]:
+    """Source snapshot, newest good snapshot and replica are equal, and nothing else is left.
+
+    Return the digests of all good snapshots, by name.
+    """
+    source, target = groups.source_pool, groups.target_pool
+    (snapshot,) = tagged(source, "source")
+    reports = target.volumes()
+    good = [volume.name for volume in _tagged(target, reports, "good")]
+    digests = target.digests([*good, groups.replica_volume.name])
+    assert digests[good[-1]] == digests[groups.replica_volume.name] == snapshot.digest()
+    assert _tagged(target, reports, "staging") == []
+    for pool in (source, target):
+        assert pool.status().split()[6] == "-", "a metadata snapshot was left reserved"
+    assert reports[groups.replica_volume.name]["lv_permissions"] == "read-only"
+    return {name: digests[name] for name in good}

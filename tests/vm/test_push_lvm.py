@@ -11,7 +11,16 @@ import random
 import pytest
 
 from vm.conftest import Groups, MakeGroups
-from vm.deployment import SOURCE, TARGET, Deployment, deploy, deploy_by_hand, events_of, tagged
+from vm.deployment import (
+    SOURCE,
+    TARGET,
+    Deployment,
+    assert_replicated,
+    deploy,
+    deploy_by_hand,
+    events_of,
+    tagged,
+)
 from vm.harness.pair import Pair
 from vm.harness.volumes import MIB
 
@@ -21,19 +30,6 @@ pytestmark = pytest.mark.vm
 @pytest.fixture
 def hosts(pair: Pair) -> Deployment:
     return deploy(pair)
-
-
-def assert_replicated(groups: Groups) -> None:
-    """Source snapshot, newest good snapshot and replica are equal, and nothing else is left."""
-    (snapshot,) = tagged(groups.source_pool, "source")
-    good = tagged(groups.target_pool, "good")
-    digest = snapshot.digest()
-    assert good[-1].digest() == digest
-    assert groups.replica_volume.digest() == digest
-    assert tagged(groups.target_pool, "staging") == []
-    assert groups.source_pool.status().split()[6] == "-", "a metadata snapshot was left reserved"
-    replica = groups.target_pool.volumes()["thinv_replica"]
-    assert replica["lv_permissions"] == "read-only"
 
 
 def sent_bytes(events: list[dict[str, object]]) -> int:

@@ -40,6 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_list(commands)
     _add_prune(commands)
     _add_delta(commands)
+    _add_doctor(commands)
     _add_certs(commands)
     _add_peer(commands)
     _add_authorize(commands)
@@ -178,6 +179,23 @@ def _add_delta(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument("--to", metavar="TARGET", help="since the snapshot held for this target")
     parser.add_argument("--extents", action="store_true", help="list every extent")
+    _add_output(parser)
+
+
+def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(
+        commands, "doctor", "check this host and what is left behind, and say what helps"
+    )
+    parser.add_argument(
+        "target", nargs="?", metavar="TARGET", help="see whether it can be reached and asked, too"
+    )
+    parser.add_argument(
+        "--fix",
+        action="store_true",
+        help="remove what crashes and removed volumes left behind, if it carries our tag and is "
+        "still what it was; nothing that may be a last copy",
+    )
+    _add_ssh(parser)
     _add_output(parser)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from blockrep.errors import StorageError
 
-__all__ = ["Cursor", "CursorFile", "write_durably"]
+__all__ = ["Cursor", "CursorFile", "cursor_path", "write_durably"]
 
 _DIGEST_BYTES = 16
 
@@ -26,6 +26,11 @@ class Cursor:
     chain: bytes
 
 
+def cursor_path(state_directory: Path, staging_uuid: str) -> Path:
+    """Return where the cursor of a staging volume lies."""
+    return state_directory / "cursors" / staging_uuid
+
+
 class CursorFile:
     """The cursor of one staging volume.
 
@@ -35,7 +40,7 @@ class CursorFile:
     """
 
     def __init__(self, state_directory: Path, staging_uuid: str) -> None:
-        self._path = state_directory / "cursors" / staging_uuid
+        self._path = cursor_path(state_directory, staging_uuid)
 
     def load(self, plan_digest: bytes) -> Cursor | None:
         """Return the cursor in this plan, None if there is none that can be relied on."""

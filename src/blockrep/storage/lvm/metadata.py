@@ -20,6 +20,7 @@ import struct
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import IO, Final
 
@@ -31,7 +32,7 @@ from blockrep.storage.lvm.reports import LogicalVolume, PoolStatus
 from blockrep.storage.lvm.runner import describe_failure
 from blockrep.storage.lvm.thin_xml import Run, RunKind, ThinXml
 
-__all__ = ["PoolMetadata"]
+__all__ = ["Holder", "PoolMetadata", "record_path"]
 
 _RECORD = struct.Struct("<BQQ")
 _RECORDS_PER_READ: Final = 4096
@@ -41,6 +42,20 @@ _POLL_SECONDS: Final = 0.2
 _ATTEMPTS: Final = 5
 #: thin-send-recv (src/thin_send_recv.c) holds this while it has a metadata snapshot reserved.
 _FOREIGN_LOCK: Final = Path("/var/run/thin-send-recv.lock")
+
+
+def record_path(state_directory: Path, pool_uuid: str) -> Path:
+    """Return where a process notes that it reserves a pool's metadata snapshot."""
+    return state_directory / "metadata-snapshots" / f"{pool_uuid}.json"
+
+
+class Holder(Enum):
+    """Who has a pool's metadata snapshot reserved."""
+
+    NOBODY = "nobody"
+    RUNNING = "a running blockrep"
+    DEAD = "a blockrep that died"
+    FOREIGN = "another program"
 
 
 class PoolMetadata:
@@ -59,7 +74,7 @@ class PoolMetadata:
         self._pool = pool
         self._wait_seconds = wait_seconds
         settings = group.settings
-        self._record = settings.state_directory / "metadata-snapshots" / f"{pool.uuid}.json"
+        self._record = record_path(settings.state_directory, pool.uuid)
         self._lock = settings.runtime_directory / "locks" / f"pool-{pool.uuid}.lock"
 
     def compare(self, left: LogicalVolume, right: LogicalVolume) -> Iterator[Run]:
@@ -75,6 +90,30 @@ class PoolMetadata:
             StorageError: the metadata cannot be read.
         """
         yield from self._read(commands.thin_dump(self._group.vg, self._pool.name, volume.thin_id))
+
+    def holder(self) -> Holder:
+        """Tell who has the metadata snapshot reserved. Raises StorageError."""
+        root = self._group.status(self._pool).held_root
+        if root is None:
+            return Holder.NOBODY
+        try:
+            with self._locked(self._lock, time.monotonic()):
+                return Holder.DEAD if self._is_ours(root) else Holder.FOREIGN
+        except BusyError:
+            return Holder.RUNNING
+
+    def release_left_behind(self) -> None:
+        """Release what a dead process of ours reserved, and nothing else.
+
+        Raises:
+            BusyError: a process of ours, or thin-send-recv, is at it.
+            StorageError: it cannot be released.
+        """
+        now = time.monotonic()
+        with self._locked(self._lock, now), self._locked(_FOREIGN_LOCK, now):
+            root = self._group.status(self._pool).held_root
+            if root is not None and self._is_ours(root):
+                self._release(root)
 
     def _read(self, argv: Sequence[str]) -> Iterator[Run]:
         with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as spool:

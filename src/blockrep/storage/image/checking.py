@@ -1,0 +1,47 @@
+"""Checks of a directory with image files: who may write, what is unfinished, what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from blockrep.errors import BlockrepError
+from blockrep.model.findings import Finding, Level
+from blockrep.model.names import VolumeName
+from blockrep.storage.image.catalogue import Catalogue
+from blockrep.storage.image.sidecar import DIRECTORY_NAME, ImageFile
+
+__all__ = ["check_images"]
+
+
+def check_images(directory: Path) -> Iterator[Finding]:
+    """Yield what is found of the replicas below ``directory``."""
+    if not directory.is_dir():
+        yield Finding(
+            Level.ERROR, str(directory), "is not a directory", f"mkdir -m 700 {directory}", 3
+        )
+        return
+    for sidecar in sorted(directory.rglob(f"{DIRECTORY_NAME}/*/target")):
+        image = sidecar.parents[2] / sidecar.parent.name
+        try:
+            yield from _check(ImageFile(VolumeName(path=str(image)), "target"))
+        except BlockrepError as error:
+            yield Finding.of_error(error)
+
+
+def _check(image: ImageFile) -> Iterator[Finding]:
+    present = image.stat() is not None
+    catalogue = Catalogue(image)
+    goods = catalogue.goods()
+    if catalogue.staging() is not None:
+        what = "has an unfinished transfer: the next push resumes"
+        yield Finding(Level.OK, str(image.path), what)
+    elif present:
+        yield Finding(Level.OK, str(image.path), f"has {len(goods)} good snapshots")
+    elif goods:
+        yield Finding(
+            Level.WARNING,
+            str(image.path),
+            f"is gone; {len(goods)} good snapshots of it are left: perhaps the last copies",
+            f"if they are not needed any more: rm -r {image.directory.parent}",
+        )

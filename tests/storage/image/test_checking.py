@@ -1,0 +1,54 @@
+"""Replicas in image files: what is unfinished is told, what is gone leaves its last copies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from blockrep.model.findings import Finding, Level
+from blockrep.storage.image.checking import check_images
+from support.hosts import MIB, Hosts
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Hosts:
+    hosts = Hosts(tmp_path)
+    hosts.fill(MIB)
+    return hosts
+
+
+def check(hosts: Hosts) -> Finding:
+    (finding,) = check_images(hosts.folder / "target")
+    return finding
+
+
+async def test_a_replica_with_its_snapshots_is_well(hosts: Hosts) -> None:
+    await hosts.push()
+    finding = check(hosts)
+    assert (finding.level, finding.where) == (Level.OK, str(hosts.replica))
+    assert finding.what == "has 1 good snapshots"
+
+
+async def test_a_replica_that_is_gone_leaves_what_may_be_the_last_copies(hosts: Hosts) -> None:
+    await hosts.push()
+    hosts.replica.unlink()
+    finding = check(hosts)
+    assert finding.level is Level.WARNING
+    assert "perhaps the last copies" in finding.what
+    assert finding.remedy.endswith(f"rm -r {hosts.folder}/target/.blockrep/{hosts.replica.name}")
+    assert finding.fix is None
+
+
+async def test_a_directory_that_others_may_write_to_is_an_error(hosts: Hosts) -> None:
+    await hosts.push()
+    (hosts.folder / "target" / ".blockrep").chmod(0o777)
+    finding = check(hosts)
+    assert (finding.level, finding.exit_code) == (Level.ERROR, 10)
+
+
+def test_no_directory_is_an_error(tmp_path: Path) -> None:
+    (finding,) = check_images(tmp_path / "none")
+    assert (finding.level, finding.exit_code) == (Level.ERROR, 3)
+    assert "mkdir" in finding.remedy
+    assert list(check_images(tmp_path)) == []
