@@ -18,16 +18,20 @@ from blockrep.certificates.authority import create_authority, issue
 from blockrep.certificates.naming import Role
 
 MIB = 1024 * 1024
-_PROGRAM = "import sys; from blockrep.{}.main import main; sys.exit(main())"
+_PROGRAM = "import sys; {}from blockrep.{}.main import main; sys.exit(main())"
 
 
 @dataclass
 class Site:
-    """Two hosts in one folder: ``client`` and ``server``, certificates, configurations."""
+    """Two hosts in one folder: ``client`` and ``server``, certificates, configurations.
+
+    ``preludes``: code that the programs of a host run first, see :mod:`support.failpoints`.
+    """
 
     folder: Path
     port: int = 0
     url: str = ""
+    preludes: dict[str, str] = field(default_factory=dict)
     random: random.Random = field(default_factory=lambda: random.Random(5))
 
     @property
@@ -70,11 +74,14 @@ class Site:
     def equal(self) -> bool:
         return self.source.read_bytes() == self.replica.read_bytes()
 
+    def _program(self, host: str, package: str) -> str:
+        return _PROGRAM.format(self.preludes.get(host, ""), package)
+
     def command(self, *words: str) -> list[str]:
         return [
             sys.executable,
             "-c",
-            _PROGRAM.format("cli"),
+            self._program("client", "cli"),
             *words,
             "--config",
             str(self.config("client")),
@@ -111,7 +118,7 @@ class Site:
         """Run a server; ``extra`` is added to its configuration."""
         self.configure_server(extra)
         log = (self.folder / "server" / "log").open("a")
-        command = [sys.executable, "-c", _PROGRAM.format("server"), "--listen", listen]
+        command = [sys.executable, "-c", self._program("server", "server"), "--listen", listen]
         command += ["--config", str(self.config("server"))]
         with (
             log,

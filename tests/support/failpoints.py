@@ -1,0 +1,86 @@
+"""Named points in sender and receiver at which a real process is killed, or gets an error.
+
+The product has no switch for it: a point is one of its methods, wrapped by the program that the
+tests start in the place of ``blockrep`` (:func:`armed_program`).
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import importlib
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blockrep.errors import StorageError
+
+
+@dataclass(frozen=True)
+class Point:
+    """One place in the course of a push.
+
+    Attributes:
+        name: for people, and of the test.
+        end: ``client`` or ``server``.
+        where: ``module:Class.method`` below ``blockrep``.
+        after: the method has done its work; else it has not begun.
+    """
+
+    name: str
+    end: str
+    where: str
+    after: bool
+
+
+def both(end: str, what: str, where: str) -> tuple[Point, Point]:
+    """Return the points before and after a method."""
+    return (
+        Point(f"{end} before {what}", end, where, after=False),
+        Point(f"{end} after {what}", end, where, after=True),
+    )
+
+
+def armed_program(point: Point, occurrence: int, action: str, marker: Path) -> str:
+    """Return Python code to be run before ``main``: at that occurrence it does it, and marks it.
+
+    ``action``: ``kill`` or ``error``.
+    """
+    arguments = (point.where, point.after, occurrence, action, str(marker))
+    tests = str(Path(__file__).parents[1])
+    return f"sys.path.insert(0, {tests!r}); from support.failpoints import arm; arm{arguments!r}; "
+
+
+def arm(where: str, after: bool, occurrence: int, action: str, marker: str) -> None:
+    """Wrap the method of a point."""
+    module, _, path = where.partition(":")
+    *owners, name = path.split(".")
+    owner: Any = importlib.import_module(f"blockrep.{module}")
+    for one in owners:
+        owner = getattr(owner, one)
+    original: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        now = calls == occurrence
+        if now and not after:
+            _act(action, marker)
+        result = original(*args, **kwargs)
+        if now and after:
+            _act(action, marker)
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def _act(action: str, marker: str) -> None:
+    Path(marker).touch()
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise StorageError(f"injected: {os.strerror(errno.EIO)}", where="here")
