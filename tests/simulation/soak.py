@@ -106,6 +106,9 @@ def main() -> int:
     )
     for seed, text in sorted(tally.failures.items())[:_SHOWN_FAILURES]:
         print(f"\nseed {seed}:\n{text}")
+    flips, lies = tally.faults["link flip"], tally.ends["lost data found"]
+    record("lines that flip a bit (simulated)", flips, 0)
+    record("disks that lied, found by a comparison (simulated)", lies, 0)
     record("simulated runs", tally.runs, len(tally.failures), f"seeds {first}:{end}")
     return 1 if tally.failures else 0
 

@@ -1,12 +1,15 @@
 """Counts of what was tried and what went wrong, for ``make reliability-report``.
 
-Tests record them; without ``BLOCKREP_REPORT`` (a folder) that does nothing.
+Tests record them; without ``BLOCKREP_REPORT`` (a folder) that does nothing. ``python -m
+support.reports FOLDER`` prints them.
 """
 
 from __future__ import annotations
 
+import collections
 import json
 import os
+import sys
 import uuid
 from pathlib import Path
 
@@ -17,3 +20,26 @@ def record(what: str, tried: int, wrong: int, detail: str = "") -> None:
     if folder:
         content = {"what": what, "tried": tried, "wrong": wrong, "detail": detail}
         Path(folder, f"{uuid.uuid4()}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def table(folder: Path) -> list[str]:
+    """Return a line for each kind of thing that was tried; what went wrong with its details."""
+    tried: collections.Counter[str] = collections.Counter()
+    wrong: collections.Counter[str] = collections.Counter()
+    details: dict[str, list[str]] = {}
+    for path in folder.glob("*.json"):
+        one = json.loads(path.read_text(encoding="utf-8"))
+        tried[one["what"]] += one["tried"]
+        wrong[one["what"]] += one["wrong"]
+        if one["detail"]:
+            details.setdefault(one["what"], []).append(one["detail"])
+    lines = []
+    for what in sorted(tried):
+        shown = sorted(details.get(what, []))[:2]
+        about = f"  ({'; '.join(shown)})" if shown else ""
+        lines.append(f"{tried[what]:>9} {what}, {wrong[what]} went wrong{about}")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n".join([*table(Path(sys.argv[1])), ""]))
