@@ -75,6 +75,13 @@ def attempt(site: Site, point: Point, occurrence: int, action: str) -> bool:
     return reached
 
 
+@pytest.fixture(autouse=True)
+def _fast_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the hundreds of processes without a tracer."""
+    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
 def test_a_process_ends_here(site: Site, point: Point) -> None:

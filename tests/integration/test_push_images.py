@@ -278,7 +278,7 @@ def test_doctor_says_whether_a_target_can_be_reached(site: Site) -> None:
         assert f"{site.target}: is reachable; there is no good snapshot yet" in done.stdout
         site.pushed()
         done = site.run("doctor", site.target)
-        assert f"{site.target}: is reachable; its newest good snapshot is 0 s old" in done.stdout
+        assert f"{site.target}: is reachable; its newest good snapshot is " in done.stdout
     done = site.run("doctor", site.target)
     assert done.returncode == 7
     assert f"error    {site.target}" in done.stdout

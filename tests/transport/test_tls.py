@@ -106,7 +106,7 @@ async def test_damaged_bytes_after_the_handshake_are_noticed(hosts: Hosts) -> No
         accepted = await server.accepted.get()
         with socket.socket(fileno=socket.dup(client._tls.fileno())) as plain:
             plain.send(b"\x17\x03\x03\x00\x20" + b"garbage." * 4)
-        with pytest.raises(ConnectionLostError, match="TLS failed"):
+        with pytest.raises(ConnectionLostError, match="changes bytes"):
             await accepted.receive_into(memoryview(bytearray(10)))
 
 

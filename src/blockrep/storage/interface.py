@@ -49,10 +49,9 @@ class StorageSettings:
     """Where storage kinds keep their records, and the bounds they keep to.
 
     Attributes:
-        state_directory: survives a reboot (cursors of LVM staging volumes); mode 0700, created
-            on first use.
-        runtime_directory: locks and the record of a metadata snapshot that we reserved;
-            emptied by a reboot.
+        state_directory: survives a reboot (cursors of LVM staging volumes, the record of a
+            metadata snapshot that we reserved); mode 0700, created on first use.
+        runtime_directory: locks; emptied by a reboot.
         data_reserve_percent: a thin pool's data, or a file system, is never filled beyond 100
             minus this.
         metadata_reserve_percent: the same for a thin pool's metadata.

@@ -1,0 +1,209 @@
+"""Power cuts on real LVM, on disks that lose and tear what was not flushed.
+
+Everything of blockrep lies on such a disk: pool, LVM's own metadata, state directory. Every good
+snapshot is intact after every cut (I2, I3), what was acknowledged as durable is (I1), the push goes
+on by itself (I4), and nothing is left behind (I7).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from support.reports import record
+from vm.conftest import Groups, MakeGroups
+from vm.deployment import Deployment, assert_replicated, deploy, give_certificates, tagged
+from vm.harness.channel import Process
+from vm.harness.image import Image
+from vm.harness.machine import Machine
+from vm.harness.pair import Pair
+from vm.harness.volumes import MIB
+
+pytestmark = pytest.mark.vm
+
+RECEIVER_CUTS = 20
+SENDER_CUTS = 10
+VOLUME_BYTES = 12 * MIB
+#: A peer that lost its power is noticed in seconds, so that a cut costs no more.
+CONFIGURATION = """
+[client]
+connect_timeout_seconds = 5
+retry_longest_wait_seconds = 2
+[server]
+heartbeat_seconds = 1
+peer_timeout_seconds = 8
+window_bytes = "2MiB"
+max_payload_bytes = "64KiB"
+"""
+
+
+@pytest.fixture(scope="module")
+def volatile_pair(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    pair = Pair.create(image, tmp_path_factory.mktemp("volatile"), volatile=True)
+    yield pair
+    pair.close()
+
+
+@dataclass
+class Site:
+    """Two hosts that are set up again after every power cut, and what their disks should hold.
+
+    ``goods``: digests of the good snapshots when a push last ended; ``states``: of the source
+    since, oldest first.
+    """
+
+    hosts: Deployment
+    groups: Groups
+    rng: random.Random
+    goods: dict[str, str] = field(default_factory=dict)
+    states: list[str] = field(default_factory=list)
+
+    def set_up(self, machine: Machine) -> None:
+        """Do what an administrator's boot does."""
+        group = "volg" if machine is self.hosts.pair.origin else "vgreplica"
+        script = (
+            f"vgchange -qq -ay {group} && mkdir -p /var/lib/blockrep"
+            f" && mount /dev/{group}/state /var/lib/blockrep"
+        )
+        machine.run(script, timeout_seconds=60)
+        give_certificates(machine)
+        machine.write_file("/etc/blockrep/config.toml", CONFIGURATION)
+        if group == "vgreplica":
+            self.hosts.start_server()
+
+    def change_source(self) -> None:
+        volume, rng = self.groups.thin_volume, self.rng
+        for _ in range(rng.randint(1, 3)):
+            offset = rng.randrange(0, VOLUME_BYTES - 4 * MIB, 4096)
+            volume.write_random(offset, rng.choice([4096, 100_000, 2 * MIB]))
+        if rng.random() < 0.3:
+            volume.discard(rng.randrange(0, VOLUME_BYTES - MIB, 65536), 512 * 1024)
+        self.states.append(volume.digest())
+
+    def pushed(self) -> int:
+        """Push to the end; return how many writes that cost the replica's disk."""
+        disk = self.hosts.pair.replica.disks[0].volatile
+        assert disk is not None
+        before = disk.writes
+        self.hosts.push("--quiet")
+        self.learn()
+        return disk.writes - before
+
+    def learn(self) -> None:
+        """Check both ends after a push; note what the replica's good snapshots hold."""
+        self.goods = assert_replicated(self.groups)
+        self.states = []
+
+    def check_goods(self) -> None:
+        """Check good snapshots as a power cut left them; one that is new is some state whole."""
+        pool = self.groups.target_pool
+        found = pool.digests([good.name for good in tagged(pool, "good")])
+        assert set(self.goods) & set(found), "good snapshots are gone"
+        for name, digest in found.items():
+            allowed = [self.goods[name]] if name in self.goods else self.states
+            assert digest in allowed, f"{name} is not what it was"
+
+
+@pytest.fixture
+def site(volatile_pair: Pair) -> Iterator[Callable[[int], Site]]:
+    volatile_pair.reset()
+
+    def make(seed: int) -> Site:
+        hosts = deploy(volatile_pair)
+        groups = MakeGroups(volatile_pair)(volume_bytes=VOLUME_BYTES)
+        site = Site(hosts, groups, random.Random(seed))
+        for machine, group in (
+            (volatile_pair.origin, "volg"),
+            (volatile_pair.replica, "vgreplica"),
+        ):
+            script = f"lvcreate -qq -y -L 16m -n state {group} && mkfs.ext4 -q /dev/{group}/state"
+            machine.run(script, timeout_seconds=60)
+            site.set_up(machine)
+        site.change_source()
+        return site
+
+    yield make
+    for machine in volatile_pair.machines:
+        if machine.running:
+            machine.run("umount /var/lib/blockrep", timeout_seconds=60, check=False)
+
+
+def cut_during(push: Process, machine: Machine, rng: random.Random) -> bool:
+    """Wait for the power cut that is armed; False: the push ended before, and it is cut now."""
+    deadline = time.monotonic() + 120
+    while push.running and machine.running:
+        assert time.monotonic() < deadline, "neither ended"
+        time.sleep(0.02)
+    cut = not machine.running
+    machine.cut_power(rng)
+    return cut
+
+
+@contextmanager
+def counted(what: str) -> Iterator[None]:
+    """Count a power cut, and whether it went wrong."""
+    try:
+        yield
+    except BaseException as error:
+        record(what, 1, 1, repr(error))
+        raise
+    record(what, 1, 0)
+
+
+def test_a_receiver_whose_power_fails(site: Callable[[int], Site]) -> None:
+    here = site(1)
+    replica = here.hosts.pair.replica
+    writes = here.pushed()
+    during = 0
+    push: Process | None = None
+    for _ in range(RECEIVER_CUTS):
+        with counted("power cuts of the receiver"):
+            if push is None:
+                here.change_source()
+                replica.cut_power_after(here.rng.randint(1, writes))
+                push = here.hosts.start_push("--retry")
+            else:  # while it resumes
+                replica.cut_power_after(here.rng.randint(1, writes))
+            during += cut_during(push, replica, here.rng)
+            replica.boot()
+            activate = "vgchange -qq -ay vgreplica"
+            replica.run(activate, timeout_seconds=60)
+            here.check_goods()
+            here.set_up(replica)
+            if not push.running or here.rng.random() < 0.4:
+                assert push.wait(120).rc == 0
+                push = None
+                here.learn()
+    if push is not None:
+        assert push.wait(120).rc == 0
+        here.learn()
+    assert during >= RECEIVER_CUTS // 2
+
+
+def test_a_sender_whose_power_fails(site: Callable[[int], Site]) -> None:
+    here = site(2)
+    origin = here.hosts.pair.origin
+    disk = origin.disks[0].volatile
+    assert disk is not None
+    before = disk.writes
+    here.pushed()
+    writes = disk.writes - before
+    during = 0
+    for number in range(SENDER_CUTS):
+        with counted("power cuts of the sender"):
+            here.change_source()
+            origin.cut_power_after(here.rng.randint(1, writes))
+            during += cut_during(here.hosts.start_push("--retry"), origin, here.rng)
+            here.check_goods()
+            origin.boot()
+            here.set_up(origin)
+            assert here.groups.thin_volume.digest() == here.states[-1]
+            if here.rng.random() < 0.4 or number == SENDER_CUTS - 1:
+                here.hosts.push("--retry", "--quiet")
+                here.learn()
+    assert during >= SENDER_CUTS // 2
