@@ -386,6 +386,7 @@ class LvmDisk:
                     del self.group.volumes[lv.name]
 
     def kill(self) -> None:
+        self.group.deliver()  # LVM's command goes on without us
         self.group.close_all()
 
     def crash(self, survives: Callable[[], bool]) -> None:
@@ -435,7 +436,8 @@ class LvmDisk:
 
     def _of_role(self, role: str) -> list[tuple[Lv, dict[str, str]]]:
         wanted = {"blockrep", f"blockrep.role={role}"}
-        found = [(lv, _tags(lv)) for lv in self.group.volumes.values() if lv.tags >= wanted]
+        made = [lv for lv in self.group.volumes.values() if lv.made]
+        found = [(lv, _tags(lv)) for lv in made if lv.tags >= wanted]
         return sorted(found, key=lambda one: int(one[1].get("order", "0")))
 
     def taken(self) -> dict[str, Taken]:

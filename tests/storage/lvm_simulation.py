@@ -55,6 +55,8 @@ class Lv:
     tags: set[str] = field(default_factory=set)
     mapping: dict[int, Block] = field(default_factory=dict, repr=False)
     committed: dict[int, Block] = field(default_factory=dict, repr=False)
+    transaction: int = 0
+    made: bool = True
 
 
 @dataclass(eq=False)
@@ -104,8 +106,26 @@ class SimulatedGroup:
         size_bytes = -(-size_bytes // self.extent_bytes) * self.extent_bytes
         lv = Lv(name, self.uuid(), size_bytes, next(self._numbers), tags=set(tags))
         self.volumes[name] = lv
+        lv.transaction = self.transaction
         self.transaction += 1
         return lv
+
+    def note(self, lv: Lv) -> None:
+        """Let LVM know a new volume, and the pool not yet: what a power cut may leave."""
+        lv.made, lv.active, lv.mapping, lv.committed = False, False, {}, {}
+
+    def deliver(self) -> None:
+        """Tell the pool what LVM has noted: a snapshot is of what its origin holds now."""
+        for lv in self.volumes.values():
+            if not lv.made:
+                lv.made = True
+                lv.mapping = dict(lv.origin.mapping) if lv.origin else {}
+                self.commit()
+
+    @property
+    def told_transaction(self) -> int:
+        """How many changes the pool was told of."""
+        return self.transaction - sum(not lv.made for lv in self.volumes.values())
 
     def write(self, lv: Lv, offset_bytes: int, data: bytes | memoryview) -> None:
         """Write, breaking the sharing of chunks."""
@@ -220,7 +240,7 @@ class SimulatedGroup:
         self.close_all()
         for lv in list(self.volumes.values()):
             self.finish_merges(lv)
-            lv.active = not lv.skipped
+            lv.active = not lv.skipped and lv.made
 
 
 class SimulatedRunner:
@@ -261,6 +281,21 @@ class SimulatedRunner:
     # -- changes
 
     def _lvcreate(self, words: list[str]) -> tuple[int, str, str]:
+        full_name = _values(words, "-T")[0] if "-T" in words else words[-1]
+        group = self._groups[full_name.partition("/")[0]]
+        group.deliver()
+        before = set(group.volumes)
+        status, stdout, stderr = self._create(words)
+        for name in set(group.volumes) - before:
+            lv = group.volumes[name]
+            active = lv.active
+            group.note(lv)
+            self._step("lvcreate, noted")
+            group.deliver()
+            lv.active = active
+        return status, stdout, stderr
+
+    def _create(self, words: list[str]) -> tuple[int, str, str]:
         tags = _values(words, "--addtag")
         (name,) = _values(words, "-n")
         if "-s" in words:
@@ -297,6 +332,8 @@ class SimulatedRunner:
         lv.tags -= set(_values(words, "--deltag"))
         if "--refresh" in words:
             group.finish_merges(lv)
+        if "-ay" in words and not lv.made:
+            return 5, "", "  device-mapper: reload ioctl on  (253:6) failed: No data available"
         if "-ay" in words:
             lv.active = lv.active or not lv.skipped or "-K" in words
         if "-an" in words:
@@ -310,6 +347,7 @@ class SimulatedRunner:
         group, lv = self._lv(words[-1])
         if lv is None or lv.origin is None or lv.merge_into is not None:
             return 5, "", f"  {words[-1]} is not a mergeable logical volume."
+        group.deliver()
         lv.merge_into, lv.active = lv.origin, False
         group.finish_merges(lv.origin)
         return 0, "", ""
@@ -338,6 +376,7 @@ class SimulatedRunner:
             return 0, "", ""  # as LVM: nothing matches, nothing is said
         if lv.opened:
             return 5, "", f"  Logical volume {words[-1]} in use."
+        group.deliver()
         del group.volumes[lv.name]
         group.transaction += 1
         return 0, "", ""
@@ -365,9 +404,10 @@ class SimulatedRunner:
         if words[-1] == "reserve_metadata_snap":
             if group.held:
                 return 1, "", "device-mapper: message ioctl failed: Device or resource busy"
-            mappings = {lv.thin_id: dict(lv.mapping) for lv in group.volumes.values()}
+            made = [lv for lv in group.volumes.values() if lv.made]
+            mappings = {lv.thin_id: dict(lv.mapping) for lv in made}
             group.held = (next(group._numbers), mappings)
-            group.held_transaction = group.transaction
+            group.held_transaction = group.told_transaction
         elif group.held is None:
             return 1, "", "device-mapper: message ioctl failed: Invalid argument"
         else:
@@ -387,7 +427,7 @@ class SimulatedRunner:
         used = len(group.blocks())
         held = group.held[0] if group.held else "-"
         check = "needs_check" if group.needs_check else "-"
-        words = f"thin-pool {group.transaction} 100/4096 {used}/{group.total_chunks} {held}"
+        words = f"thin-pool {group.told_transaction} 100/4096 {used}/{group.total_chunks} {held}"
         return 0, f"0 1 {words} {group.mode} discard_passdown queue_if_no_space {check} 1024 ", ""
 
     def _thin_delta(self, words: list[str]) -> tuple[int, str, str]:
@@ -426,7 +466,7 @@ class SimulatedRunner:
     def _xml(self, group: SimulatedGroup, body: str) -> str:
         chunk = group.chunk_bytes // _SECTOR
         held = group.held_transaction
-        transaction = group.transaction if held is None else held
+        transaction = group.told_transaction if held is None else held
         head = f'transaction="{transaction}" data_block_size="{chunk}"'
         return f'<superblock uuid="" time="1" {head} nr_data_blocks="0">{body}</superblock>'
 
@@ -498,6 +538,7 @@ def _base_row(group: SimulatedGroup, values: dict[str, str]) -> dict[str, str]:
         (
             "lv_size", "pool_lv", "pool_lv_uuid", "thin_id", "origin", "lv_active", "lv_merging",
             "lv_device_open", "lv_tags", "discards", "zero", "lv_when_full", "lv_health_status",
+            "transaction_id",
         ),
         "",
     )  # fmt: skip
@@ -528,6 +569,7 @@ def _row(group: SimulatedGroup, lv: Lv) -> dict[str, str]:
             "lv_device_open": "open" if lv.opened else "",
             "lv_merging": "merging" if lv.merge_into else "",
             "lv_tags": ",".join(sorted(lv.tags)),
+            "transaction_id": str(lv.transaction),
         },
     )
 
@@ -545,6 +587,7 @@ def _pool_row(group: SimulatedGroup) -> dict[str, str]:
             "discards": group.discards,
             "zero": "zero" if group.zeroes else "",
             "lv_when_full": "queue" if group.queues_when_full else "error",
+            "transaction_id": str(group.transaction),
         },
     )
 

@@ -147,7 +147,9 @@ class SimulatedLvmVolumes:
         self._reboots += 1
         for group in (self.origin, self.replica):
             group.close_all()
-            if self._reboots % 2 == 0:
+            if self._reboots % 2:
+                group.deliver()  # LVM's command goes on without us
+            else:
                 group.lose_power(lambda: False)
                 group.restart()
         if self._reboots % 2 == 0:

@@ -15,7 +15,7 @@ import pytest
 
 from vm.harness.errors import UnavailableError
 from vm.harness.groups import Groups, MakeGroups
-from vm.harness.image import cached_image
+from vm.harness.image import Image, cached_image
 from vm.harness.pair import Pair
 
 #: What tests import from here to annotate fixtures.
@@ -45,14 +45,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture(scope="session")
-def booted_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """Two machines for the whole run; tests take ``pair``."""
+def image() -> Image:
+    """What the machines boot from."""
     try:
-        image = cached_image()
+        return cached_image()
     except UnavailableError as error:
         if os.environ.get("BLOCKREP_REQUIRE_VM") == "1":
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def booted_pair(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Two machines for the whole run; tests take ``pair``."""
     folder: Path = tmp_path_factory.mktemp("vm")
     pair = Pair.create(image, folder)
     yield pair

@@ -41,6 +41,7 @@ PLAIN = LogicalVolume(
     zeroes=False,
     queues_when_full=False,
     health="",
+    transaction=0,
 )
 POOL = dataclasses.replace(
     PLAIN,

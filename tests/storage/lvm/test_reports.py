@@ -18,6 +18,7 @@ ROW = {
     "pool_lv_uuid": "P", "thin_id": "3", "origin": "", "lv_permissions": "writeable",
     "lv_active": "active", "lv_device_open": "open", "lv_merging": "", "lv_tags": "a,b",
     "chunk_size": "0", "discards": "", "zero": "", "lv_when_full": "", "lv_health_status": "",
+    "transaction_id": "7",
 }  # fmt: skip
 
 
@@ -28,6 +29,7 @@ def report(*rows: dict[str, str], name: str = "lv") -> bytes:
 def test_a_thin_volume() -> None:
     (volume,) = parse_volumes(report(ROW))
     assert (volume.full_name, volume.kind, volume.thin_id) == ("volg/thin_volume", "thin", 3)
+    assert volume.transaction == 7
     assert (volume.size_bytes, volume.extent_bytes) == (64 << 20, 4 << 20)
     assert volume.tags == {"a", "b"}
     assert volume.open

@@ -17,7 +17,14 @@ The root file system is in memory: nothing but the disks survives a boot. The co
 is appended to ``console.log`` in the machine's folder, and its end is part of MachineStoppedError.
 
 ``kill()`` is not a power cut: the disks are files of the host, whose page cache keeps what the
-guest wrote without flushing. Pauses are QEMU's own (SIGSTOP): ``pause()`` and ``resume()`` make a
+guest wrote without flushing. A machine with volatile disks has power cuts::
+
+    machine.cut_power_after(writes=17)  # of its first disk
+    ...
+    machine.cut_power(random.Random(seed))  # at the latest now; loses what was not flushed
+    machine.boot()
+
+Pauses are QEMU's own (SIGSTOP): ``pause()`` and ``resume()`` make a
 peer that is silent without being gone.
 """
 
@@ -25,6 +32,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import random
 import re
 import signal
 import socket
@@ -39,6 +47,7 @@ from .channel import Channel, Process, Result
 from .cpio import PayloadFile, archive
 from .errors import HarnessError, MachineStoppedError
 from .image import GUEST_FILES, GUEST_PACKAGES_FOLDER, REPOSITORY, Image
+from .nbd import VolatileDisk
 
 #: Emulated, on a busy host, a boot takes a few times the usual four seconds.
 BOOT_TIMEOUT_SECONDS = 90.0
@@ -49,11 +58,20 @@ _KERNEL_ARGUMENTS = "console=ttyS0 quiet panic=-1 mitigations=off random.trust_c
 
 @dataclass(frozen=True)
 class Disk:
-    """A raw sparse file and the device that the guest sees."""
+    """A disk and the device that the guest sees: a raw sparse file, or one with a cache."""
 
     path: Path
     device: str
     size_bytes: int
+    volatile: VolatileDisk | None = None
+
+    def empty(self) -> None:
+        """Make it as new."""
+        if self.volatile is not None:
+            self.volatile.empty()
+            return
+        with self.path.open("wb") as file:
+            file.truncate(self.size_bytes)
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,7 @@ class Machine:
         folder: Path,
         *,
         disk_sizes_bytes: Sequence[int] = (),
+        volatile: bool = False,
         link_end: int | None = None,
         memory_mib: int = 512,
     ) -> None:
@@ -86,7 +105,12 @@ class Machine:
         self.host = host
         self.console_log = folder / "console.log"
         self.disks = tuple(
-            Disk(folder / f"disk{number}.img", f"/dev/vd{chr(ord('b') + number)}", size_bytes)
+            Disk(
+                folder / f"disk{number}.img",
+                f"/dev/vd{chr(ord('b') + number)}",
+                size_bytes,
+                VolatileDisk(folder / f"disk{number}", size_bytes) if volatile else None,
+            )
             for number, size_bytes in enumerate(disk_sizes_bytes)
         )
         self._image = image
@@ -156,6 +180,31 @@ class Machine:
             self._qemu.kill()
         self._forget()
 
+    def close(self) -> None:
+        """Kill it, for good."""
+        self.kill()
+        for disk in self.disks:
+            if disk.volatile is not None:
+                disk.volatile.close()
+
+    def cut_power_after(self, writes: int) -> None:
+        """Have its power cut at so many writes to its first disk from now."""
+        assert self._qemu is not None
+        self._volatile_disks()[0].cut_power_after(writes, self._qemu.kill)
+
+    def cut_power_after_notes(self, notes: int) -> None:
+        """Have its power cut right after LVM has noted a change; see VolatileDisk."""
+        assert self._qemu is not None
+        self._volatile_disks()[0].cut_power_after_notes(notes, self._qemu.kill)
+
+    def cut_power(self, rng: random.Random) -> int:
+        """Cut its power, if that did not happen; return how many sectors its disks lost."""
+        self.kill()
+        return sum(disk.lose_unflushed(rng) for disk in self._volatile_disks())
+
+    def _volatile_disks(self) -> list[VolatileDisk]:
+        return [disk.volatile for disk in self.disks if disk.volatile is not None]
+
     def shut_down(self, timeout_seconds: float = 30.0) -> None:
         """Flush the disks and switch off."""
         self.run("sync", timeout_seconds=timeout_seconds)
@@ -173,8 +222,7 @@ class Machine:
         """Make all disks as new; only while it is off."""
         assert not self.running
         for disk in self.disks:
-            with disk.path.open("wb") as file:
-                file.truncate(disk.size_bytes)
+            disk.empty()
 
     def pause(self) -> None:
         """Stop the machine's clock: silent, but not gone."""
@@ -276,7 +324,8 @@ class Machine:
 
     def _command(self, initramfs: Path, agent_address: str) -> list[str]:
         command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"]
-        command += ["-M", "q35", "-smp", "2", "-m", str(self._memory_mib), "-nographic"]
+        # One processor: emulated, a second one makes a boot half as long again.
+        command += ["-M", "q35", "-smp", "1", "-m", str(self._memory_mib), "-nographic"]
         command += ["-nodefaults", "-no-reboot", "-no-user-config"]
         command += ["-kernel", str(self._image.kernel), "-initrd", str(initramfs)]
         command += ["-append", _KERNEL_ARGUMENTS]
@@ -285,9 +334,12 @@ class Machine:
         command += ["-chardev", f"socket,id=agent,path={agent_address}"]
         command += ["-device", "virtio-serial-pci"]
         command += ["-device", "virtserialport,chardev=agent,name=agent"]
-        command += _drive_arguments("root", self._image.root, read_only=True)
+        command += _drive_arguments("root", _file_arguments(self._image.root, read_only=True))
         for number, disk in enumerate(self.disks):
-            command += _drive_arguments(f"disk{number}", disk.path, read_only=False)
+            node = _file_arguments(disk.path, read_only=False)
+            if disk.volatile is not None:
+                node = f"driver=nbd,server.type=unix,server.path={disk.volatile.address}"
+            command += _drive_arguments(f"disk{number}", node)
         if self._link_end is not None:
             command += ["-netdev", f"dgram,id=net,local.type=fd,local.str={self._link_end}"]
             # No romfile: nothing boots from the network, and its firmware takes a second.
@@ -333,11 +385,17 @@ def _programs() -> dict[str, str]:
     return programs
 
 
-def _drive_arguments(name: str, path: Path, *, read_only: bool) -> list[str]:
+def _file_arguments(path: Path, *, read_only: bool) -> str:
     # no-flush: a killed QEMU loses nothing of the host's page cache, so waiting for the host's disk
-    # would only cost time. Every disk is a -device: mixed styles would swap the devices' names.
-    drive = f"driver=raw,node-name={name},discard=unmap,cache.no-flush=on"
-    drive += f",read-only={'on' if read_only else 'off'}"
-    drive += f",file.driver=file,file.filename={path},file.discard=unmap"
+    # would only cost time.
+    return (
+        f"driver=raw,cache.no-flush=on,read-only={'on' if read_only else 'off'}"
+        f",file.driver=file,file.filename={path},file.discard=unmap"
+    )
+
+
+def _drive_arguments(name: str, node: str) -> list[str]:
+    # Every disk is a -device: mixed styles would swap the devices' names.
+    drive = f"{node},node-name={name},discard=unmap"
     device = f"virtio-blk-pci,drive={name},serial={name},werror=report,rerror=report"
     return ["-blockdev", drive, "-device", device]

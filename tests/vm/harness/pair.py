@@ -24,8 +24,12 @@ class Pair:
     link: Link
 
     @staticmethod
-    def create(image: Image, folder: Path) -> Pair:
-        """Make both and boot them at once. Each has one disk of 4 GiB."""
+    def create(image: Image, folder: Path, *, volatile: bool = False) -> Pair:
+        """Make both and boot them at once.
+
+        Each has one disk of 4 GiB, which with ``volatile`` loses at a power cut what was not
+        flushed.
+        """
         link = Link()
         origin, replica = (
             Machine(
@@ -33,6 +37,7 @@ class Pair:
                 image,
                 folder / host.name,
                 disk_sizes_bytes=[_DISK_BYTES],
+                volatile=volatile,
                 link_end=link.plug(direction),
             )
             for host, direction in ((ORIGIN, Direction.FORTH), (REPLICA, Direction.BACK))
@@ -65,7 +70,7 @@ class Pair:
     def close(self) -> None:
         """Kill both and end the link."""
         for machine in self.machines:
-            machine.kill()
+            machine.close()
         self.link.close()
 
     def enable_ssh(self, key_options: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .machine import Disk, Machine
@@ -30,6 +31,12 @@ class ThinPool:
         command = ["dmsetup", "status", self.device]
         return self.machine.run(command, timeout_seconds=_TIMEOUT_SECONDS).stdout
 
+    def transactions(self) -> tuple[int, int]:
+        """Return how many changes LVM has noted, and how many the pool was told of."""
+        command = f"lvs --noheadings -o transaction_id {self.group}/{self.name}"
+        noted = self.machine.run(command, timeout_seconds=_TIMEOUT_SECONDS).stdout
+        return int(noted), int(self.status().split()[3])
+
     def volumes(self) -> dict[str, dict[str, str]]:
         """Return what lvs reports about all volumes of the group, hidden ones too, by name."""
         fields = (
@@ -39,6 +46,24 @@ class ThinPool:
         report = self.machine.run(command, timeout_seconds=_TIMEOUT_SECONDS).stdout
         (section,) = json.loads(report)["report"]
         return {volume["lv_name"]: volume for volume in section["lv"]}
+
+    def digests(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the SHA-256 of each volume's whole content as hexadecimal digits.
+
+        Volumes that are not active are activated for that.
+        """
+        if not names:
+            return {}
+        script = (
+            f"volumes='{' '.join(f'{self.group}/{name}' for name in names)}';"
+            " asleep=$(lvs --noheadings -o full_name -S 'lv_active=\"\"' $volumes) || exit 1;"
+            ' set -e; [ -z "$asleep" ] || lvchange -ay -K $asleep;'
+            " for volume in $volumes; do sha256sum <$(realpath /dev/$volume); done;"
+            ' [ -z "$asleep" ] || lvchange -an $asleep'
+        )
+        done = self.machine.run(script, timeout_seconds=_TIMEOUT_SECONDS)
+        lines = done.stdout.splitlines()
+        return {name: line.split()[0] for name, line in zip(names, lines, strict=True)}
 
     def create_volume(self, name: str, size_bytes: int) -> ThinVolume:
         """Make a thin volume, active and writable, nothing of it allocated."""
@@ -96,14 +121,7 @@ class ThinVolume:
 
         A volume that is not active is activated for that.
         """
-        script = (
-            f"active=$(lvs --noheadings -o lv_active {self.full_name}) || exit 1; set -e;"
-            f' [ -n "$(echo $active)" ] || lvchange -ay -K {self.full_name};'
-            f" sha256sum <{self.path};"
-            f' [ -n "$(echo $active)" ] || lvchange -an {self.full_name}'
-        )
-        done = self.pool.machine.run(script, timeout_seconds=_TIMEOUT_SECONDS)
-        return done.stdout.split()[0]
+        return self.pool.digests([self.name])[self.name]
 
 
 def create_pool(

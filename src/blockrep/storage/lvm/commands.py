@@ -42,6 +42,7 @@ REPORT_FIELDS: Final = (
     "vg_name", "vg_uuid", "vg_extent_size", "lv_name", "lv_uuid", "lv_size", "lv_layout", "pool_lv",
     "pool_lv_uuid", "thin_id", "origin", "lv_permissions", "lv_active", "lv_device_open",
     "lv_merging", "lv_tags", "chunk_size", "discards", "zero", "lv_when_full", "lv_health_status",
+    "transaction_id",
 )  # fmt: skip
 
 

@@ -35,6 +35,8 @@ class LogicalVolume:
         open: somebody has its device open (mounted, a virtual machine's disk).
         merging: will be merged into its origin as soon as both are closed.
         chunk_bytes, discards, zeroes, queues_when_full, health: of a pool.
+        transaction: of a pool: how many changes LVM has noted for it; of a thin volume: how many
+            before the one that made it; -1 for others.
     """
 
     vg: str
@@ -59,6 +61,7 @@ class LogicalVolume:
     zeroes: bool
     queues_when_full: bool
     health: str
+    transaction: int
 
     @property
     def full_name(self) -> str:
@@ -131,6 +134,7 @@ def _volume(row: dict[str, Any]) -> LogicalVolume:
         zeroes=row["zero"] == "zero",
         queues_when_full=row["lv_when_full"] == "queue",
         health=row["lv_health_status"],
+        transaction=int(row["transaction_id"] or -1),
     )
 
 

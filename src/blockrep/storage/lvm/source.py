@@ -84,6 +84,8 @@ class LvmSource:
         """Return our snapshots of this very volume in this very pool, oldest first."""
         state, volume, pool = self._look()
         marks = _marks(state, volume, pool)
+        unmade = self._group.unmade(state, [mark.volume for mark in marks])
+        marks = [mark for mark in marks if mark.volume is not unmade]
         deactivate_leftovers(self._group, [mark.volume for mark in marks])
         return [mark.snapshot for mark in marks]
 
@@ -94,7 +96,11 @@ class LvmSource:
 
         Raises NoSpaceError: the pool is below its reserve.
         """
-        _, volume, pool = self._look()
+        state, volume, pool = self._look()
+        marks = _marks(state, volume, pool)
+        unmade = self._group.unmade(state, [mark.volume for mark in marks])
+        if unmade is not None:
+            self._group.remove(unmade)
         status = self._group.status(pool)
         check_room_for_snapshot(status, pool.full_name, self._settings)
         warn_of_queueing(pool, status)

@@ -207,7 +207,9 @@ class LvmTarget:
         for _ in range(_MAX_STEPS):
             state = self._group.read()
             view = view_target(state, self._name.lv)
-            step = next_step(view)
+            ours = [one.volume for one in view.stagings] + [one.volume for one in view.goods]
+            unmade = self._group.unmade(state, ours)
+            step = next_step(view) if unmade is None else Step(Action.REMOVE, unmade)
             if step is not None and step.action is Action.FINISH_MERGE:
                 repeats.append(step)
             if step is None or len(repeats) > _MAX_REPEATS:
