@@ -123,5 +123,8 @@ def test_a_volume_that_the_pool_was_never_told_of_is_found(lvm: SimulatedLvmVolu
     assert found is not None
     assert found.name == "br_s_new"
     assert group.unmade(state, [one for one in volumes if one.name == "live"]) is None
+    lvm.origin.mode = "fail"
+    assert group.unmade(state, volumes) is None, "who knows what a pool that failed holds"
+    lvm.origin.mode = "rw"
     lvm.origin.deliver()
     assert group.unmade(group.read(), [found]) is None

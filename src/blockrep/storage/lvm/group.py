@@ -180,7 +180,9 @@ class VolumeGroup:
             # Only the newest change can be outstanding: LVM delivers it before it notes another.
             if volume.active or volume.transaction != pool.transaction - 1:
                 continue
-            if self.status(pool).transaction <= volume.transaction:
+            status = self.status(pool)
+            # A pool that failed does not say how far it came.
+            if status.mode == "rw" and status.transaction <= volume.transaction:
                 return volume
         return None
 
