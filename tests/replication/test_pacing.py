@@ -41,7 +41,7 @@ def test_no_limit_never_waits() -> None:
         return asyncio.get_running_loop().time()
 
     assert TokenBucket(0).take(1 << 40, now=1.0) == 0
-    assert run_virtual(scenario()) == 0
+    assert run_virtual(scenario()) < 0.001
 
 
 def test_those_who_share_a_limiter_share_the_rate() -> None:

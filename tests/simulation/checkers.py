@@ -47,9 +47,12 @@ class Checkers:
             raise self._broken("I5: the push ended, and its snapshot is not the base")
         if len(taken) > 1 or self._replica.staged() is not None:
             raise self._broken("the push ended, and left a snapshot or a staging volume behind")
+
+    def idle(self) -> None:
+        """Nobody works: nothing is active or reserved that is not between two runs."""
         for disk in (self._origin, self._replica):
             if unfinished := disk.unfinished():
-                raise self._broken(f"the push ended, and left behind: {unfinished}")
+                raise self._broken(f"left behind: {unfinished}")
 
     def look(self) -> None:
         """Check I2, I3, I5, I7 and I8."""

@@ -410,15 +410,17 @@ class LvmDisk:
         self._runner.disturbance = rng.choice(["fails", "late", "lost"])
 
     def hold_metadata(self) -> None:
-        """Let another program have the metadata snapshot."""
+        """Let another program have the metadata snapshot, and read it."""
         if self.group.held is None:
             self.group.held = _FOREIGN
+            self.group.metadata_readers = 1
             self._foreign_holds = True
 
     def end_disturbances(self) -> None:
         """End what these two began."""
         self._runner.disturb_in = 0
         self._foreign_holds = False
+        self.group.metadata_readers = 0
         if self.group.held is _FOREIGN:
             self.group.held = None
 

@@ -160,6 +160,7 @@ class Scenario:
                 if self.rng.random() < 0.5:
                     self._change_source()
                 if self.rng.random() < 0.2:
+                    await self.settle()  # what is being committed is not pending
                     self.origin.disk.forget_pending(self.replica.disk.goods().keys())
             await self._undisturbed()
         self.outcome.looks = self.checkers.looks
@@ -286,17 +287,22 @@ class Scenario:
         if self.checkers.newest_id != transfers[-1].snapshot.id:
             raise BrokenPromiseError("I10: a push that ended well is not the newest snapshot")
         self.checkers.pushed()
+        if not self.meanwhile:
+            self.checkers.idle()
 
     async def _with_others(self, push: Coroutine[Any, Any, None]) -> None:
         """Push while somebody else may ask the server for something."""
         if not self.meanwhile:
-            return await push
+            await push
+            return
         other = asyncio.create_task(self._ask(self.meanwhile))
         try:
             await push
         finally:
             with contextlib.suppress(BlockrepError, CrashedError):
                 await other
+        await self.settle()
+        self.checkers.idle()
 
     async def _ask(self, what: str) -> None:
         await asyncio.sleep(self.rng.choice([0, 0.001, 0.1]))

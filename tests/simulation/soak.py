@@ -11,6 +11,7 @@ import collections
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -25,6 +26,8 @@ from support.reports import record
 
 _GROUP = 20
 _SHOWN_FAILURES = 5
+#: A seed takes milliseconds; one that takes so long does not end.
+_SEED_SECONDS = 100
 #: Locks and records are files; their content must not cost what a real disk costs.
 _MEMORY = Path("/dev/shm")
 
@@ -52,12 +55,14 @@ class Tally:
 def run_seeds(seeds: Sequence[int]) -> Tally:
     """Run some seeds, whatever comes of each."""
     warnings.simplefilter("ignore")  # who crashed closes nothing
+    signal.signal(signal.SIGALRM, _does_not_end)
     tally = Tally()
     parent = _MEMORY if os.access(_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=parent) as name:
         for seed in seeds:
             folder = Path(name) / str(seed)
             tally.runs += 1
+            signal.alarm(_SEED_SECONDS)
             try:
                 outcome = simulate(seed, folder)
             except Exception:  # whatever it is, the other seeds run
@@ -67,8 +72,15 @@ def run_seeds(seeds: Sequence[int]) -> Tally:
                 tally.looks += outcome.looks
                 tally.faults.update(outcome.faults)
                 tally.ends.update(outcome.ends)
+            finally:
+                signal.alarm(0)
             shutil.rmtree(folder, ignore_errors=True)
     return tally
+
+
+def _does_not_end(_signal: int, _frame: object) -> None:
+    msg = f"the seed did not end in {_SEED_SECONDS} seconds"
+    raise TimeoutError(msg)
 
 
 def run_all(first: int, end: int) -> Tally:

@@ -77,6 +77,7 @@ class SimulatedGroup:
     def __post_init__(self) -> None:
         self.volumes: dict[str, Lv] = {}
         self.held: tuple[int, dict[int, dict[int, Block]]] | None = None
+        self.metadata_readers = 0
         self.transaction = 0
         self.held_transaction: int | None = None
         self.failing: set[str] = set()
@@ -398,6 +399,8 @@ class SimulatedRunner:
     def _dmsetup(self, words: list[str]) -> tuple[int, str, str]:
         if words[0] == "status":
             return self._status(words[-1])
+        if words[0] == "info":
+            return 0, f"{1 + self._pool(words[-1]).metadata_readers}\n", ""
         group = self._pool(words[1])
         if group.mode not in {"rw", "out_of_data_space"}:
             return 1, "", "device-mapper: message ioctl failed: Operation not supported"

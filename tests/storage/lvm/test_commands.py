@@ -61,6 +61,7 @@ def test_device_mapper_doubles_hyphens() -> None:
     assert commands.dm_name("vg-a", "lv-b") == "vg--a-lv--b"
     assert commands.pool_device("vg-a", "p", "tpool") == "vg--a-p-tpool"
     assert commands.thin_delta("vg-a", "p", 1, 2)[-1] == "/dev/mapper/vg--a-p_tmeta"
+    assert commands.metadata_openers("vg-a", "p")[-1] == "vg--a-p_tmeta"
     assert "--dev-id" in commands.thin_dump("vg", "p", 7)
     assert commands.reserve_metadata("vg", "p")[2] == "vg-p-tpool"
     assert commands.release_metadata("vg", "p")[-1] == "release_metadata_snap"

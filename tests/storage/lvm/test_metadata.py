@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -92,14 +92,59 @@ def test_a_record_of_another_one_proves_nothing(lvm: SimulatedLvmVolumes, text: 
     assert lvm.origin.held is not None
 
 
-def test_a_crash_right_after_reserving_is_recognised_by_the_transaction(
-    lvm: SimulatedLvmVolumes,
-) -> None:
+def reserve_and_die(lvm: SimulatedLvmVolumes) -> None:
+    """Leave what a process leaves that dies when it, or another one, has just reserved."""
     lvm.origin.held = (77, {})
     record(lvm).parent.mkdir(parents=True)
     record(lvm).write_text(json.dumps({"transaction": lvm.origin.transaction, "root": None}))
+
+
+class Clock:
+    """Time that passes when somebody sleeps; ``happening`` when it reaches ``at``."""
+
+    def __init__(self, at: float = 0, happening: Callable[[], object] = lambda: None) -> None:
+        self.now = 0.0
+        self._at, self._happening = at, happening
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        before, self.now = self.now, self.now + seconds
+        if before < self._at <= self.now:
+            self._happening()
+
+
+def test_a_crash_right_after_reserving_is_recognised_by_the_transaction(
+    lvm: SimulatedLvmVolumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve_and_die(lvm)
+    monkeypatch.setattr(module, "time", Clock())
     dump(metadata_of(lvm), lvm)
     assert lvm.origin.held is None
+
+
+def test_one_that_somebody_reads_was_not_reserved_by_a_dead_process(
+    lvm: SimulatedLvmVolumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I7: the process may have died before it reserved, and another program reserved since."""
+    reserve_and_die(lvm)
+    monkeypatch.setattr(
+        module, "time", Clock(4, lambda: setattr(lvm.origin, "metadata_readers", 1))
+    )
+    with pytest.raises(BusyError):
+        dump(metadata_of(lvm), lvm)
+    assert lvm.origin.held == (77, {})
+
+
+def test_one_that_is_exchanged_meanwhile_was_not_reserved_by_a_dead_process(
+    lvm: SimulatedLvmVolumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve_and_die(lvm)
+    monkeypatch.setattr(module, "time", Clock(4, lambda: setattr(lvm.origin, "held", (78, {}))))
+    with pytest.raises(BusyError):
+        dump(metadata_of(lvm), lvm)
+    assert lvm.origin.held == (78, {})
 
 
 def test_one_that_was_exchanged_while_it_was_read_is_not_believed(

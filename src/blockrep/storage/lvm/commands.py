@@ -24,6 +24,7 @@ __all__ = [
     "list_all",
     "list_volumes",
     "merge",
+    "metadata_openers",
     "pool_device",
     "read_only",
     "refresh",
@@ -175,6 +176,12 @@ def reserve_metadata(vg: str, pool: str) -> list[str]:
 def release_metadata(vg: str, pool: str) -> list[str]:
     """Release the pool's metadata snapshot, whoever reserved it."""
     return ["dmsetup", "message", pool_device(vg, pool, "tpool"), "0", "release_metadata_snap"]
+
+
+def metadata_openers(vg: str, pool: str) -> list[str]:
+    """Count who has the pool's metadata open: the pool itself, and the tools that read it."""
+    device = pool_device(vg, pool, "tmeta")
+    return ["dmsetup", "info", "--columns", "--noheadings", "--options", "open", device]
 
 
 def thin_delta(vg: str, pool: str, left_id: int, right_id: int) -> list[str]:

@@ -3,8 +3,10 @@
 A pool has one. Who may use it is settled by two file locks (ours, one per pool, and the one of
 thin-send-recv); a snapshot that is held nevertheless is left alone, unless our own record says that
 a process of ours died with it. The record is written before the snapshot is reserved, with the
-pool's transaction, and again with the root once that is known: a crash in between leaves a record
-without a root, and the transaction in the held snapshot then tells whether it is ours.
+pool's transaction, and again with the root once that is known. A crash in between leaves a record
+without a root, and perhaps another program reserved its own since: a snapshot is then taken for
+ours if it was made in that transaction and nobody reads it for some seconds, as one who reserves it
+does.
 
 What the tool says is spooled, as small binary records, before anybody consumes it: nothing is
 locked or reserved while a delta is sent.
@@ -39,6 +41,8 @@ _RECORDS_PER_READ: Final = 4096
 _MEMORY_BYTES: Final = 4 * 1024 * 1024
 _WAIT_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.2
+#: Who reserves a metadata snapshot reads it next; after so long unread, its owner is gone.
+_UNREAD_SECONDS: Final = 5.0
 _ATTEMPTS: Final = 5
 #: thin-send-recv (src/thin_send_recv.c) holds this while it has a metadata snapshot reserved.
 _FOREIGN_LOCK: Final = Path("/var/run/thin-send-recv.lock")
@@ -202,7 +206,20 @@ class PoolMetadata:
         argv = commands.thin_dump(self._group.vg, self._pool.name, 0)
         with contextlib.suppress(StorageError):  # only the superblock is of interest
             list(parser.runs(self._group.runner.stream(argv)))
-        return bool(parser.transaction == transaction)
+        return bool(parser.transaction == transaction) and self._stays_unread(held_root)
+
+    def _stays_unread(self, held_root: int) -> bool:
+        """Tell whether a held snapshot stays what it is and nobody reads metadata for a while."""
+        argv = commands.metadata_openers(self._group.vg, self._pool.name)
+        until = time.monotonic() + _UNREAD_SECONDS
+        while time.monotonic() < until:
+            result = self._group.attempt(argv)
+            if result.status != 0 or result.stdout.strip() != b"1":  # the pool itself
+                return False
+            if self._group.status(self._pool).held_root != held_root:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
 
     def _note(self, record: dict[str, int | None]) -> None:
         write_durably(self._record, json.dumps(record).encode())
