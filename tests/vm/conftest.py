@@ -64,6 +64,14 @@ def booted_pair(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Itera
     pair.close()
 
 
+@pytest.fixture(scope="session")
+def volatile_pair(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Two machines whose disks fail as disks do; whoever takes them resets them."""
+    pair = Pair.create(image, tmp_path_factory.mktemp("volatile"), volatile=True)
+    yield pair
+    pair.close()
+
+
 @pytest.fixture
 def pair(booted_pair: Pair) -> Pair:
     """Two running machines with empty disks and a sound link."""

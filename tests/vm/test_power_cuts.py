@@ -19,7 +19,6 @@ from support.reports import record
 from vm.conftest import Groups, MakeGroups
 from vm.deployment import Deployment, assert_replicated, deploy, give_certificates, tagged
 from vm.harness.channel import Process
-from vm.harness.image import Image
 from vm.harness.machine import Machine
 from vm.harness.pair import Pair
 from vm.harness.volumes import MIB
@@ -40,13 +39,6 @@ peer_timeout_seconds = 8
 window_bytes = "2MiB"
 max_payload_bytes = "64KiB"
 """
-
-
-@pytest.fixture(scope="module")
-def volatile_pair(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    pair = Pair.create(image, tmp_path_factory.mktemp("volatile"), volatile=True)
-    yield pair
-    pair.close()
 
 
 @dataclass

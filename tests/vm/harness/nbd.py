@@ -1,4 +1,4 @@
-"""A disk with a volatile cache, and power cuts: an NBD server for one virtual machine.
+"""A disk with a volatile cache, power cuts and bad sectors: an NBD server for one virtual machine.
 
 What the guest writes is what it reads, as on any disk; durable is only what was written before a
 flush that was answered. A power cut ends the machine at a chosen write, and then decides for every
@@ -41,7 +41,7 @@ _GO, _INFO, _ABORT = 7, 6, 2
 _ACK, _INFO_REPLY, _UNSUPPORTED = 1, 3, (1 << 31) | 1
 _HAS_FLAGS, _SEND_FLUSH, _SEND_TRIM = 1, 4, 32
 _READ, _WRITE, _DISCONNECT, _FLUSH, _TRIM = range(5)
-_EINVAL = 22
+_EIO, _EINVAL = 5, 22
 
 
 class Medium:
@@ -126,6 +126,8 @@ class VolatileDisk:
         self._cut_after_notes = 0
         self._notes = 0
         self._cut: Callable[[], object] = lambda: None
+        self._bad = b""
+        self._flushes_fail = False
         # The path of a Unix socket has room for 107 bytes.
         self._folder = tempfile.mkdtemp(prefix="nbd-")
         self.address = f"{self._folder}/disk"
@@ -161,6 +163,21 @@ class VolatileDisk:
         with self._lock:
             self._cut_after_notes, self._cut, self._notes = notes, cut, 0
 
+    def spoil(self, content: bytes) -> None:
+        """Let no sector be read that holds this content, and none be written."""
+        with self._lock:
+            self._bad = content
+
+    def fail_flushes(self) -> None:
+        """Let every flush from now on fail; what is in the cache stays there."""
+        with self._lock:
+            self._flushes_fail = True
+
+    def repair(self) -> None:
+        """End what these two began."""
+        with self._lock:
+            self._bad, self._flushes_fail = b"", False
+
     def lose_unflushed(self, rng: random.Random) -> int:
         """Decide what of the cache got to the medium; return how many sectors did not.
 
@@ -172,6 +189,7 @@ class VolatileDisk:
 
     def empty(self) -> None:
         """Make it as new; only while the machine is off."""
+        self.repair()
         with self._lock:
             self._medium.discard(0, self._medium.size_bytes)
 
@@ -231,11 +249,16 @@ class VolatileDisk:
     def _do(self, kind: int, offset: int, length: int, data: bytes) -> tuple[int, bytes]:
         """Do what was asked for; return an error number and what follows it."""
         if kind == _READ:
-            return 0, self._medium.read(offset, length)
+            read = self._medium.read(offset, length)
+            return (_EIO, b"") if self._bad and self._bad in read else (0, read)
         if kind == _WRITE:
             self.writes += 1
+            if self._bad and self._bad in data:
+                return _EIO, b""
             self._medium.write(offset, data)
         elif kind == _FLUSH:
+            if self._flushes_fail:
+                return _EIO, b""
             self._medium.flush()
         elif kind == _TRIM:
             self._medium.discard(offset, length)

@@ -1,0 +1,163 @@
+"""Pools that fill, volumes that vanish, tools and clocks that lie: on real LVM (I3, I8, I10)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from vm.conftest import Groups, MakeGroups
+from vm.deployment import Deployment, assert_replicated, deploy, tagged
+from vm.harness.machine import Machine
+from vm.harness.pair import Pair
+from vm.harness.volumes import MIB
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.fixture
+def hosts(pair: Pair) -> Iterator[Deployment]:
+    hosts = deploy(pair)
+    yield hosts
+    for machine in pair.machines:
+        sh(machine, "rm -f /usr/local/sbin/thin_*")
+
+
+def sh(machine: Machine, script: str) -> str:
+    return machine.run(script, timeout_seconds=120).stdout
+
+
+def goods(groups: Groups) -> dict[str, str]:
+    pool = groups.target_pool
+    return pool.digests([good.name for good in tagged(pool, "good")])
+
+
+@pytest.mark.parametrize("error_when_full", [True, False], ids=["errors", "queues"])
+def test_a_pool_that_somebody_fills_during_a_push(
+    hosts: Deployment, make_groups: MakeGroups, error_when_full: bool
+) -> None:
+    """The push gives way, at its reserve: the pool's other users keep what is left (I8)."""
+    groups = make_groups(target_pool_bytes=128 * MIB, target_error_when_full=error_when_full)
+    groups.thin_volume.write_random(0, 2 * MIB)
+    replica, pool = hosts.pair.replica, groups.target_pool
+    with hosts.server():
+        hosts.push()
+        before = goods(groups)
+        groups.thin_volume.write_random(0, 48 * MIB)
+        push = hosts.start_push("--bwlimit", "3M")
+        push.wait_for_output(r'"done_bytes": ?[1-9]', 120)
+        guest = pool.create_volume("guest", 128 * MIB)
+        used, total = (int(word) for word in pool.status().split()[5].split("/"))
+        chunks = total - used - 12 * 16  # 12 MiB, in chunks of 64 KiB
+        filling = f"dd if=/dev/zero of={guest.path} bs=64k oflag=direct conv=notrunc"
+        sh(replica, f"{filling} count={chunks}")
+        ended = push.wait(120)
+        assert ended.rc == 6, ended.stderr
+        assert "lvextend" in ended.stderr
+        assert "out_of_data_space" not in pool.status()
+        sh(replica, f"{filling} count=16 seek={chunks}")  # the guest goes on
+        assert goods(groups) == before
+        sh(replica, "lvremove -qy vgreplica/guest")
+        hosts.push()
+        assert_replicated(groups)
+
+
+def test_a_pool_whose_metadata_fills(hosts: Deployment, groups: Groups) -> None:
+    groups.thin_volume.write_random(0, 2 * MIB)
+    replica, pool = hosts.pair.replica, groups.target_pool
+    with hosts.server():
+        hosts.push()
+        before = goods(groups)
+        groups.thin_volume.write_random(0, 2 * MIB)
+        used, total = (int(word) for word in pool.status().split()[4].split("/"))
+        # Each thin volume takes a block of metadata of its own.
+        count = total - used - 90
+        loop = f"for id in $(seq 100001 {100_000 + count}); do"
+        sh(replica, f'{loop} dmsetup message {pool.device} 0 "create_thin $id" || exit 1; done')
+        refused = hosts.push(check=False)
+        assert refused.rc == 6, refused.stderr
+        assert "metadata" in refused.stderr
+        assert "--poolmetadatasize" in refused.stderr
+        assert goods(groups) == before
+        assert " rw " in pool.status()
+        sh(replica, f'{loop} dmsetup message {pool.device} 0 "delete $id" || exit 1; done')
+        hosts.push()
+        assert_replicated(groups)
+
+
+def test_snapshots_that_somebody_removes(hosts: Deployment, groups: Groups) -> None:
+    """During a push, after it failed, at either end: nothing is guessed."""
+    groups.thin_volume.write_random(0, 16 * MIB)
+    origin, replica = hosts.pair.origin, hosts.pair.replica
+    with hosts.server():
+        push = hosts.start_push("--bwlimit", "2M")
+        push.wait_for_output(r'"done_bytes": ?[1-9]', 120)
+        (pending,) = tagged(groups.source_pool, "source")
+        in_use = origin.run(["lvremove", "-qy", pending.full_name], check=False, timeout_seconds=60)
+        assert in_use.rc != 0, "it is in use"
+        push.kill()
+        push.wait(60)
+        sh(origin, f"lvchange -an {pending.full_name}; lvremove -qy {pending.full_name}")
+        hosts.push()
+        assert_replicated(groups)
+        for machine, pool, role in (
+            (origin, groups.source_pool, "source"),
+            (replica, groups.target_pool, "good"),
+        ):
+            groups.thin_volume.write_random(MIB, MIB)
+            for snapshot in tagged(pool, role):
+                sh(machine, f"lvremove -qy {snapshot.full_name}")
+            before = groups.replica_volume.digest()
+            refused = hosts.push(check=False)
+            assert refused.rc == 5, refused.stderr
+            assert "--adopt" in refused.stderr
+            assert groups.replica_volume.digest() == before
+            hosts.push("--adopt")
+            assert_replicated(groups)
+
+
+def test_a_thin_delta_that_is_cut_short(hosts: Deployment, groups: Groups) -> None:
+    groups.thin_volume.write_random(0, 2 * MIB)
+    origin = hosts.pair.origin
+    with hosts.server():
+        hosts.push()
+        before = goods(groups)
+        groups.thin_volume.write_random(4 * MIB, 2 * MIB)
+        path = sh(origin, "command -v thin_delta").strip()
+        # Its self-test, on a file, is passed; a pool's metadata is a device.
+        script = f'#!/bin/sh\ncase "$*" in *tmeta) {path} "$@" | head -n 4;; *) exec {path} "$@";; esac\n'
+        origin.write_file("/usr/local/sbin/thin_delta", script, mode=0o755)
+        refused = hosts.push(check=False)
+        assert refused.rc == 11, refused.stderr
+        assert goods(groups) == before
+        assert groups.source_pool.status().split()[6] == "-"
+        sh(origin, "rm /usr/local/sbin/thin_delta")
+        hosts.push()
+        assert_replicated(groups)
+
+
+def test_clocks_that_jump_by_years(hosts: Deployment, groups: Groups) -> None:
+    """Deadlines and the order of snapshots do not come from the clock; certificates do."""
+    machines = hosts.pair.machines
+    groups.thin_volume.write_random(0, 8 * MIB)
+    with hosts.server():
+        hosts.push()
+        for years in (-20, 20):
+            groups.thin_volume.write_random(0, 8 * MIB)
+            push = hosts.start_push("--bwlimit", "2M")
+            push.wait_for_output(r'"done_bytes": ?[1-9]', 120)
+            for machine in machines:
+                sh(machine, f"date -s @$(($(date +%s) + {years} * 31557600))")
+            try:
+                assert push.wait(120).rc == 0
+                refused = hosts.push(check=False)
+                assert refused.rc == 3, refused.stderr
+                assert "certificate" in refused.stderr
+            finally:
+                for machine in machines:
+                    sh(machine, f"date -s @$(($(date +%s) - {years} * 31557600))")
+            assert_replicated(groups)
+        groups.thin_volume.write_random(0, MIB)
+        hosts.push()
+        assert_replicated(groups)
+        assert len(tagged(groups.target_pool, "good")) == 4
