@@ -125,7 +125,8 @@ def test_a_thin_delta_that_is_cut_short(hosts: Deployment, groups: Groups) -> No
         groups.thin_volume.write_random(4 * MIB, 2 * MIB)
         path = sh(origin, "command -v thin_delta").strip()
         # Its self-test, on a file, is passed; a pool's metadata is a device.
-        script = f'#!/bin/sh\ncase "$*" in *tmeta) {path} "$@" | head -n 4;; *) exec {path} "$@";; esac\n'
+        cut = f'*tmeta) {path} "$@" | head -n 4;;'
+        script = f'#!/bin/sh\ncase "$*" in {cut} *) exec {path} "$@";; esac\n'
         origin.write_file("/usr/local/sbin/thin_delta", script, mode=0o755)
         refused = hosts.push(check=False)
         assert refused.rc == 11, refused.stderr
