@@ -95,7 +95,7 @@ def test_with_retry_a_push_outlives_its_server(site: Site) -> None:
             assert push.wait(60) == 0
     (resumed,) = [one for one in events if one["event"] == "resumed"]
     assert resumed["done_bytes"] >= durable
-    assert events[-1]["event"] == "snapshot_removed", "the end of a push that was committed"
+    assert events[-1]["event"] == "spent", "the end of a push that was committed"
     assert site.equal()
 
 

@@ -10,6 +10,7 @@ from blockrep.errors import ConnectionLostError, DivergedError, VolumeError
 from blockrep.model.lineage import Mode, Wish
 from blockrep.replication import events
 from blockrep.replication.compression import ZstdCompressor
+from blockrep.replication.sending import Compression
 from blockrep.transport.memory import MemoryTransport
 from support.hosts import KIB, MIB, Hosts
 
@@ -158,7 +159,7 @@ async def test_growing_is_followed_shrinking_needs_consent(hosts: Hosts) -> None
 
 async def test_compressed_content_arrives_unchanged(hosts: Hosts) -> None:
     hosts.source.write_bytes(b"all work and no play makes jack a dull boy\n" * 50_000)
-    (transfer,) = await hosts.push(compressor=ZstdCompressor())
+    (transfer,) = await hosts.push(compression=Compression(ZstdCompressor, always=True))
     assert transfer.wire_bytes < transfer.plan_bytes // 10
     assert hosts.equal()
 

@@ -31,6 +31,7 @@ from blockrep.storage.lvm.target import LvmTarget
 from blockrep.storage.memory.target import MemoryStaging, MemoryTarget
 
 Patch = pytest.MonkeyPatch
+Result = tuple[int, Committed]
 _MEMORY = ("memory", "memory")
 _LVM = ("lvm", "lvm")
 
@@ -150,9 +151,9 @@ def write_over_an_abandoned_attempt(patch: Patch) -> None:
 def resume_from_what_the_sender_remembers(patch: Patch) -> None:
     real: Any = Pusher._stream
 
-    async def stream(self: Pusher, plan: Any, new: Any, ready: Any) -> tuple[int, Committed]:
+    async def stream(self: Pusher, plan: Any, base: Any, new: Any, ready: Any) -> Result:
         further = dataclasses.replace(ready, cursor_bytes=min(ready.cursor_bytes + 4096, 8192))
-        result: tuple[int, Committed] = await real(self, plan, new, further)
+        result: Result = await real(self, plan, base, new, further)
         return result
 
     patch.setattr(Pusher, "_stream", stream)
@@ -247,10 +248,10 @@ def let_two_sessions_write_one_target(patch: Patch) -> None:
 def drop_the_base_before_committed(patch: Patch) -> None:
     real: Any = Pusher._stream
 
-    async def stream(self: Pusher, *arguments: Any) -> tuple[int, Committed]:
-        for one in self._superseded(self._source.snapshots(), keep_id=arguments[1].id):
+    async def stream(self: Pusher, plan: Any, base: Any, new: Any, ready: Any) -> Result:
+        for one in self._superseded(self._source.snapshots(), keep_id=new.id):
             self._source.remove_snapshot(one)
-        result: tuple[int, Committed] = await real(self, *arguments)
+        result: Result = await real(self, plan, base, new, ready)
         return result
 
     patch.setattr(Pusher, "_stream", stream)
@@ -261,12 +262,12 @@ def drop_the_new_snapshot_when_the_answer_is_lost(patch: Patch) -> None:
     """It may be good already."""
     real: Any = Pusher._stream
 
-    async def stream(self: Pusher, plan: Any, new: Any, ready: Any) -> tuple[int, Committed]:
+    async def stream(self: Pusher, plan: Any, base: Any, new: Any, ready: Any) -> Result:
         for one in self._superseded(self._source.snapshots(), keep_id=new.id):
             if not one.committed:
                 self._source.remove_snapshot(one)
         try:
-            result: tuple[int, Committed] = await real(self, plan, new, ready)
+            result: Result = await real(self, plan, base, new, ready)
         except BaseException:
             for one in self._superseded(self._source.snapshots(), keep_id=""):
                 self._source.remove_snapshot(one)

@@ -21,8 +21,8 @@ from blockrep.errors import BlockrepError, BusyError, DivergedError, InternalErr
 from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName, parse_volume
 from blockrep.replication.events import EventSink
+from blockrep.replication.push import PushOptions, Transfer
 from blockrep.replication.receiver import ReceiverLimits
-from blockrep.replication.sender import PushOptions, Transfer
 from blockrep.server.service import Service, ServiceSettings
 from blockrep.transport.interface import Transport
 from simulation import faults

@@ -250,15 +250,19 @@ class SimulatedRunner:
     def __init__(
         self, groups: Sequence[SimulatedGroup], step: Callable[[str], None] = lambda _name: None
     ) -> None:
-        self.log: list[CommandRecord] = []
+        self._log: list[CommandRecord] = []
         self._groups = {group.vg: group for group in groups}
         self._step = step
+
+    def take_log(self) -> list[CommandRecord]:
+        log, self._log = self._log, []
+        return log
 
     def run(self, argv: Sequence[str]) -> CommandResult:
         self._step(" ".join(argv[:2]))
         handler = getattr(self, f"_{argv[0]}")
         status, stdout, stderr = handler(list(argv[1:]))
-        self.log.append(CommandRecord(tuple(argv), 0.0, status))
+        self._log.append(CommandRecord(tuple(argv), 0.0, status))
         return CommandResult(tuple(argv), status, stdout.encode(), stderr)
 
     def stream(self, argv: Sequence[str]) -> Iterator[bytes]:

@@ -16,8 +16,8 @@ from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName
 from blockrep.replication.blocking import ThreadBlocking
 from blockrep.replication.events import Event
+from blockrep.replication.push import DryRun, PushOptions, Transfer, Verification
 from blockrep.replication.receiver import ReceiverLimits
-from blockrep.replication.sender import DryRun, PushOptions, Transfer, Verification
 from blockrep.server.service import Service, ServiceSettings
 from blockrep.storage.factory import open_source, open_target
 from blockrep.storage.interface import StorageSettings

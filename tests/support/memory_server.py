@@ -20,8 +20,8 @@ from blockrep.model.snapshots import Snapshot
 from blockrep.protocol.messages import Hello, Welcome
 from blockrep.protocol.transitions import Side
 from blockrep.replication.channel import Channel
+from blockrep.replication.push import PushOptions
 from blockrep.replication.receiver import ReceiverLimits
-from blockrep.replication.sender import PushOptions
 from blockrep.server.service import Service, ServiceSettings
 from blockrep.storage.memory import MemoryHost, MemorySource, MemoryTarget
 from blockrep.transport.interface import Transport

@@ -109,9 +109,20 @@ def _add_push(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="tell what would be done, do nothing"
     )
-    parser.add_argument("--compress", action="store_true", help="compress with zstd")
+    parser.add_argument(
+        "--compress",
+        action=argparse.BooleanOptionalAction,
+        help="compress with zstd always, or never; default: where it is seen to pay",
+    )
+    parser.add_argument(
+        "--page-delta",
+        action=argparse.BooleanOptionalAction,
+        help="send of a changed chunk only the 4 KiB pages that differ from the base, always or "
+        "never; default: where it is seen to pay",
+    )
     parser.add_argument("--bwlimit", metavar="RATE", help="bytes a second at most, such as 50M")
     parser.add_argument("--verify", action="store_true", help="compare both ends afterwards")
+    parser.add_argument("--profile", action="store_true", help="tell where the time went")
     _add_retry(parser)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
@@ -129,7 +140,12 @@ def _add_pull(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = _command(commands, "pull", "bring a replica here to the content of a volume there")
     parser.add_argument("source", metavar="HOST:VOLUME", help="as TARGET of a push")
     parser.add_argument("target", metavar="TARGET", help="VG/LV or path on this host")
-    parser.add_argument("--compress", action="store_true", help="have it compressed with zstd")
+    parser.add_argument(
+        "--compress",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="have it compressed where that is seen to pay (the default), or never",
+    )
     parser.add_argument("--bwlimit", metavar="RATE", help="bytes a second at most, such as 50M")
     parser.add_argument(
         "--keep", type=int, default=3, metavar="N", help="good snapshots to retain, default 3"

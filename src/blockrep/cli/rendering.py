@@ -109,6 +109,7 @@ class LineSink:
         output: where lines go.
         label: what every line is about.
         live: the output is a terminal.
+        profile: tell where the time of a transfer went, too.
         now: a clock, seconds.
         width: of the terminal, characters.
     """
@@ -119,12 +120,14 @@ class LineSink:
         label: str,
         *,
         live: bool,
+        profile: bool = False,
         now: Callable[[], float] = time.monotonic,
         width: Callable[[], int] = lambda: shutil.get_terminal_size().columns,
     ) -> None:
         self._output = output
         self._label = label
         self._live = live
+        self._profile = profile
         self._now = now
         self._width = width
         self._meter = RateMeter()
@@ -182,9 +185,25 @@ class LineSink:
                 f"{event.reason}; trying again in {event.wait_seconds:g} s "
                 f"(attempt {event.attempt})"
             )
+        if isinstance(event, events.Spent):
+            return _spent_text(event) if self._profile else ""
         if isinstance(event, events.Verified) and not event.different_bytes:
             return f"verified: {format_bytes(event.compared_bytes)} are equal"
         return ""
+
+
+def _spent_text(event: events.Spent) -> str:
+    """Return a line of a profile."""
+    phases = ", ".join(f"{name} {seconds:.3f}" for name, seconds in event.phases)
+    text = f"seconds: {phases}"
+    if event.commands:
+        here = ", ".join(f"{name} {count} x: {took:.3f}" for name, count, took in event.commands)
+        text += (
+            f"; commands here: {here}; metadata snapshot held {event.metadata_snapshot_seconds:.3f}"
+        )
+    if event.target_command_count:
+        text += f"; there: {event.target_command_count} x: {event.target_command_seconds:.3f}"
+    return text
 
 
 class _QuietSink:
@@ -195,10 +214,12 @@ class _QuietSink:
         """Nothing is left open."""
 
 
-def sink_for(label: str, *, as_json: bool, quiet: bool) -> JsonSink | LineSink | _QuietSink:
+def sink_for(
+    label: str, *, as_json: bool, quiet: bool, profile: bool = False
+) -> JsonSink | LineSink | _QuietSink:
     """Return what shows the events of a command: JSON goes to stdout, lines to stderr."""
     if as_json:
         return JsonSink(sys.stdout)
     if quiet:
         return _QuietSink()
-    return LineSink(sys.stderr, label, live=sys.stderr.isatty())
+    return LineSink(sys.stderr, label, live=sys.stderr.isatty(), profile=profile)

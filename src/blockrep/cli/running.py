@@ -20,8 +20,10 @@ from blockrep.config.settings import Settings
 from blockrep.config.values import parse_listening_address, parse_size
 from blockrep.errors import InterruptedByUserError, UsageError
 from blockrep.model.names import Target, VolumeName, parse_target, parse_volume
+from blockrep.replication.sending import Compression, new_zstd_compressor
 
 __all__ = [
+    "compression_of",
     "rate_of",
     "retry_policy",
     "run_operation",
@@ -109,6 +111,13 @@ def retry_policy(settings: Settings) -> RetryPolicy:
     """Return how long ``--retry`` goes on."""
     client = settings.client
     return RetryPolicy(client.retry_give_up_seconds, client.retry_longest_wait_seconds)
+
+
+def compression_of(options: argparse.Namespace) -> Compression | None:
+    """Return what ``--compress`` says: None for no; without it, where it pays."""
+    if options.compress is False:
+        return None
+    return Compression(new_zstd_compressor, always=options.compress is True)
 
 
 def rate_of(text: str | None) -> int:

@@ -20,7 +20,8 @@ from blockrep.protocol.messages import Bye, Open, Prune, Pruned, Release, Volume
 from blockrep.replication import events
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.describe import replica_from
-from blockrep.replication.sender import DryRun, Pusher, PushOptions, Transfer, Verification
+from blockrep.replication.push import DryRun, PushOptions, Transfer, Verification
+from blockrep.replication.sender import Pusher
 from blockrep.storage.interface import SourceVolume, TargetVolume
 from blockrep.storage.locks import VolumeLock
 from blockrep.transport.interface import Transport
@@ -181,7 +182,7 @@ async def _pusher(
     await context.blocking.run(
         volume.describe
     )  # an unknown volume is told before anybody is called
-    features = ("zstd",) if options.compressor is not None else ()
+    features = ("zstd",) if options.compression is not None else ()
     transport = await context.connect(target)
     async with established(transport, features, sink, context.handshake_seconds(target)) as channel:
         yield Pusher(channel, volume, context.blocking, options, sink, context.now_seconds)

@@ -20,6 +20,7 @@ __all__ = [
     "Retrying",
     "SnapshotRemoved",
     "SnapshotTaken",
+    "Spent",
     "Verified",
 ]
 
@@ -123,6 +124,25 @@ class Verified(Event):
     compared_bytes: int
     different_bytes: int
     different: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent(Event):
+    """What a transfer cost, once it is committed.
+
+    Attributes:
+        phases: (name, seconds): look, snapshot, delta, begin, open, stream, commit, tidy.
+        commands: (program, how often, seconds) at the source.
+        metadata_snapshot_seconds: how long the source's pool had its metadata snapshot reserved.
+        target_command_count: commands at the target, until it committed.
+        target_command_seconds: how long they took.
+    """
+
+    phases: tuple[tuple[str, float], ...]
+    commands: tuple[tuple[str, int, float], ...]
+    metadata_snapshot_seconds: float
+    target_command_count: int
+    target_command_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,10 @@ from blockrep.protocol.messages import Pull
 from blockrep.replication import events
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.channel import Channel
+from blockrep.replication.push import PushOptions
 from blockrep.replication.receiver import AuditSink
-from blockrep.replication.sender import Pusher, PushOptions
+from blockrep.replication.sender import Pusher
+from blockrep.replication.sending import Compression, new_zstd_compressor
 from blockrep.storage.interface import SourceVolume
 
 __all__ = ["SourceAccess", "SourceGate", "serve_pull"]
@@ -62,13 +64,6 @@ async def serve_pull(
     Raises:
         BlockrepError: whatever ended it early.
     """
-    limits = channel.session.limits
-    assert limits is not None, "PULL comes after WELCOME"
-    compressor = None
-    if request.compress and "zstd" in limits.features:
-        from blockrep.replication.compression import ZstdCompressor  # noqa: PLC0415 - start-up
-
-        compressor = ZstdCompressor()
     # Snapshots are held for whoever pulls, and for what he calls his replica.
     target = f"pull by {identity}: {request.target}"
 
@@ -83,7 +78,7 @@ async def serve_pull(
             volume=request.target,
             wish=Wish(full=request.full, adopt=request.adopt, shrink=request.shrink),
             bytes_per_second=access.bytes_per_second,
-            compressor=compressor,
+            compression=Compression(new_zstd_compressor) if request.compress else None,
         )
         pusher = Pusher(channel, access.source, blocking, options, record, now_seconds)
         await pusher.push()

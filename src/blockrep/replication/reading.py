@@ -3,14 +3,14 @@
 Runs in a storage thread, batch by batch; no asyncio here.
 
 A batch is a few frames, read into buffers that are allocated once and used in turn. All-zero
-blocks become ZERO segments and their
-bytes leave the payload, so that a run of zeros costs a header. One hop between threads moves a
-whole batch.
+blocks become ZERO segments and their bytes leave the payload, so that a run of zeros costs a
+header; what equals the base leaves the frame altogether, where that is asked for. One hop between
+threads moves a whole batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,12 +20,18 @@ from blockrep.model.extents import Extent, ExtentKind
 from blockrep.protocol.chain import advance_chain
 from blockrep.protocol.limits import MAX_FRAME_SPAN_BYTES, MAX_SEGMENTS
 from blockrep.protocol.messages import Data
+from blockrep.replication.page_delta import PAGE_BYTES, PageDelta
 from blockrep.storage.interface import SnapshotReader
 
-__all__ = ["Compressor", "FrameBuilder", "OutgoingFrame", "group_for_frames"]
+__all__ = ["BATCH_FRAMES", "Compressor", "FrameBuilder", "OutgoingFrame"]
 
+BATCH_FRAMES = 4
 ZERO_BLOCK_BYTES = 64 * 1024
 _ZEROS = bytes(ZERO_BLOCK_BYTES)
+#: What one batch reads at most: where nearly all equals the base, frames fill slowly.
+_BATCH_BYTES = 32 * 1024 * 1024
+#: The most segments that one block of content becomes: every second page, or the block.
+_BLOCK_SEGMENTS = ZERO_BLOCK_BYTES // PAGE_BYTES // 2
 
 
 class Compressor(Protocol):
@@ -37,10 +43,15 @@ class Compressor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OutgoingFrame:
-    """A DATA message ready to send. ``covered_bytes``: how much of the plan it does."""
+    """A DATA message ready to send.
+
+    ``covered_bytes``: how much of the plan it does, with what equals the base before it;
+    ``packed``: it was tried to compress it.
+    """
 
     message: Data
     covered_bytes: int
+    packed: bool
 
     @property
     def end_bytes(self) -> int:
@@ -48,126 +59,174 @@ class OutgoingFrame:
         return self.message.segments[-1].end_bytes
 
 
-def group_for_frames(extents: Iterable[Extent], payload_bytes: int) -> Iterator[list[Extent]]:
-    """Cut a plan into what one frame each carries.
+class _Filling:
+    """A frame while it is filled; content stands in ``buffer`` from 0 to ``used_bytes``."""
 
-    At most ``payload_bytes`` of DATA, few enough segments even if every 64 KiB block turns out to
-    alternate between data and zeros, and at most 1 GiB
-    covered.
-    """
-    max_parts = MAX_SEGMENTS - 2 * (payload_bytes // ZERO_BLOCK_BYTES + 1)
-    group: list[Extent] = []
-    data_bytes = covered_bytes = 0
-    for extent in extents:
-        offset = extent.offset_bytes
-        while offset < extent.end_bytes:
-            is_data = extent.kind is ExtentKind.DATA
-            room = min(
-                MAX_FRAME_SPAN_BYTES - covered_bytes,
-                payload_bytes - data_bytes if is_data else MAX_FRAME_SPAN_BYTES,
-            )
-            if room == 0 or len(group) == max_parts:
-                yield group
-                group, data_bytes, covered_bytes = [], 0, 0
-                continue
-            length = min(room, extent.end_bytes - offset)
-            group.append(Extent(offset, length, extent.kind))
-            covered_bytes += length
-            data_bytes += length if is_data else 0
-            offset += length
-    if group:
-        yield group
+    def __init__(self, buffer: bytearray) -> None:
+        self.buffer = buffer
+        self.view = memoryview(buffer)
+        self.segments: list[Extent] = []
+        self.used_bytes = 0
+        self.span_bytes = 0
+        self.covered_bytes = 0
+
+    def room_for(self, extent: Extent) -> int:
+        """Return how much of an extent fits; 0: the frame is full."""
+        length = min(extent.length_bytes, MAX_FRAME_SPAN_BYTES - self.span_bytes)
+        free_segments = MAX_SEGMENTS - len(self.segments)
+        if extent.kind is not ExtentKind.DATA:
+            return length if free_segments else 0
+        # A piece that does not begin with a block touches one more.
+        blocks = free_segments // _BLOCK_SEGMENTS - 1
+        length = min(length, len(self.buffer) - self.used_bytes, blocks * ZERO_BLOCK_BYTES)
+        if length < extent.length_bytes:
+            # Whole blocks: a source without snapshots checks them by their digests.
+            end = (extent.offset_bytes + length) // ZERO_BLOCK_BYTES * ZERO_BLOCK_BYTES
+            length = end - extent.offset_bytes
+        return max(length, 0)
+
+    def add(self, offset_bytes: int, length_bytes: int, kind: ExtentKind, at: int = 0) -> None:
+        """Append a segment; the content of DATA stands in the buffer from ``at`` on."""
+        if kind is ExtentKind.DATA:
+            start = self.used_bytes
+            if start != at:
+                self.view[start : start + length_bytes] = self.view[at : at + length_bytes]
+            self.used_bytes += length_bytes
+        self.span_bytes += length_bytes
+        if self.segments:
+            last = self.segments[-1]
+            if last.kind is kind and last.end_bytes == offset_bytes:
+                joined = Extent(last.offset_bytes, last.length_bytes + length_bytes, kind)
+                self.segments[-1] = joined
+                return
+        self.segments.append(Extent(offset_bytes, length_bytes, kind))
 
 
 class FrameBuilder:
-    """Reads groups of extents from a snapshot into frames.
+    """Reads a plan from a snapshot into frames.
 
     Args:
+        extents: what is left of the plan, neighbours of one kind merged.
         reader: the open snapshot.
-        payload_bytes: largest payload.
-        frame_count: buffers to hold; a frame must have been sent before ``frame_count`` more
-            are built.
+        payload_bytes: largest payload, at least 64 KiB.
+        batches: how many the caller holds at once, the one that is built counted.
         chain: after the frame before the first one.
-        compressor: None: payloads travel as they are.
+        page_delta: leaves out what equals the base; None: all of the plan is sent.
+        new_compressor: called when the first payload is to be compressed.
     """
 
     def __init__(
         self,
+        extents: Iterable[Extent],
         reader: SnapshotReader,
         payload_bytes: int,
-        frame_count: int,
+        batches: int,
         chain: bytes,
-        compressor: Compressor | None = None,
+        page_delta: PageDelta | None = None,
+        new_compressor: Callable[[], Compressor] | None = None,
     ) -> None:
+        self._extents = iter(extents)
+        self._rest: Extent | None = next(self._extents, None)
         self._reader = reader
-        self._buffers = [bytearray(payload_bytes) for _ in range(frame_count)]
+        self._buffers = [bytearray(payload_bytes) for _ in range(batches * BATCH_FRAMES)]
         self._next_buffer = 0
         self._chain = chain
-        self._compressor = compressor
+        self._page_delta = page_delta
+        self._new_compressor = new_compressor
+        self._compressor: Compressor | None = None
+        self._filling = self._new_filling()
 
-    def build_batch(self, groups: Iterable[list[Extent]]) -> list[OutgoingFrame]:
-        """Read and frame some groups, in order. Raises what the reader raises."""
-        return [self._build(group) for group in groups]
+    def next_batch(self, *, compress: bool = False) -> list[OutgoingFrame] | None:
+        """Read and frame what comes next, perhaps nothing; None: the plan has ended.
 
-    def _build(self, group: list[Extent]) -> OutgoingFrame:
+        Raises what the reader raises.
+        """
+        if self._rest is None:
+            return None
+        frames: list[OutgoingFrame] = []
+        left_bytes = _BATCH_BYTES
+        while len(frames) < BATCH_FRAMES and left_bytes > 0 and self._rest is not None:
+            length = self._filling.room_for(self._rest)
+            if length == 0:
+                frames.append(self._finish(compress=compress))
+                continue
+            self._take(self._rest, length)
+            if self._rest.kind is ExtentKind.DATA:
+                left_bytes -= length
+            self._advance(length)
+        # A frame is not kept for the next batch: what it covers could not become durable meanwhile.
+        if self._filling.segments:
+            frames.append(self._finish(compress=compress))
+        return frames
+
+    def _new_filling(self) -> _Filling:
         buffer = self._buffers[self._next_buffer]
         self._next_buffer = (self._next_buffer + 1) % len(self._buffers)
-        view = memoryview(buffer)
-        segments: list[Extent] = []
-        used_bytes = 0
-        for extent in group:
-            if extent.kind is not ExtentKind.DATA:
-                segments.append(extent)
-                continue
-            self._reader.read_into(
-                extent.offset_bytes, view[used_bytes : used_bytes + extent.length_bytes]
-            )
-            used_bytes = _keep_nonzero(buffer, view, used_bytes, extent, segments)
-        content = view[:used_bytes]
+        return _Filling(buffer)
+
+    def _advance(self, length: int) -> None:
+        assert self._rest is not None
+        left = self._rest.length_bytes - length
+        if left:
+            self._rest = Extent(self._rest.offset_bytes + length, left, self._rest.kind)
+        else:
+            self._rest = next(self._extents, None)
+
+    def _take(self, extent: Extent, length: int) -> None:
+        """Put the beginning of an extent into the frame."""
+        filling, offset = self._filling, extent.offset_bytes
+        filling.covered_bytes += length
+        if extent.kind is not ExtentKind.DATA:
+            filling.add(offset, length, extent.kind)
+            return
+        start = filling.used_bytes
+        end = start + length
+        self._reader.read_into(offset, filling.view[start:end])
+        delta = self._page_delta
+        if delta is not None and not delta.load(offset, length):
+            delta = None
+        shift_bytes = offset - start
+        at = start
+        while at < end:
+            block_end = min(end, _block_end(at + shift_bytes) - shift_bytes)
+            self._add_block(at, block_end, shift_bytes, delta, at - start)
+            at = block_end
+
+    def _add_block(
+        self, at: int, end: int, shift_bytes: int, delta: PageDelta | None, base_at: int
+    ) -> None:
+        filling = self._filling
+        if delta is not None and delta.is_same(filling.buffer, at, end, base_at):
+            return
+        if _is_zero(filling.buffer, at, end):
+            filling.add(at + shift_bytes, end - at, ExtentKind.ZERO)
+            return
+        runs: Iterable[tuple[int, int]] = ((at, end),)
+        if delta is not None:
+            # All of them, before the content moves.
+            runs = list(delta.changed_pages(filling.buffer, at, end, base_at))
+        for first, last in runs:
+            filling.add(first + shift_bytes, last - first, ExtentKind.DATA, first)
+
+    def _finish(self, *, compress: bool) -> OutgoingFrame:
+        filling, self._filling = self._filling, self._new_filling()
+        content = filling.view[: filling.used_bytes]
         content_digest = xxhash.xxh3_128_digest(content)
+        segments = tuple(filling.segments)
         self._chain = advance_chain(self._chain, segments, content_digest)
-        covered_bytes = sum(extent.length_bytes for extent in group)
-        if self._compressor is not None and used_bytes:
-            packed = self._compressor.compress(content)
-            if len(packed) < used_bytes:
-                packed_view = memoryview(packed)
-                message = Data(
-                    tuple(segments), content_digest, self._chain, used_bytes, packed_view
-                )
-                return OutgoingFrame(message, covered_bytes)
-        message = Data(tuple(segments), content_digest, self._chain, None, content)
-        return OutgoingFrame(message, covered_bytes)
+        payload, unpacked_bytes = content, None
+        if compress and content:
+            packed = self._compress(content)
+            if len(packed) < len(content):
+                payload, unpacked_bytes = memoryview(packed), len(content)
+        message = Data(segments, content_digest, self._chain, unpacked_bytes, payload)
+        return OutgoingFrame(message, filling.covered_bytes, compress)
 
-
-def _keep_nonzero(
-    buffer: bytearray, view: memoryview, start: int, extent: Extent, segments: list[Extent]
-) -> int:
-    """Append the extent, freshly read to ``start``, as DATA and ZERO segments; close gaps.
-
-    Return where the next content goes.
-    """
-    write_at = start
-    read_at = start
-    end = start + extent.length_bytes
-    shift_bytes = extent.offset_bytes - start
-    while read_at < end:
-        run_end = min(end, _block_end(read_at + shift_bytes) - shift_bytes)
-        zero = _is_zero(buffer, read_at, run_end)
-        while run_end < end:
-            block_end = min(end, run_end + ZERO_BLOCK_BYTES)
-            if _is_zero(buffer, run_end, block_end) != zero:
-                break
-            run_end = block_end
-        length = run_end - read_at
-        segments.append(
-            Extent(read_at + shift_bytes, length, ExtentKind.ZERO if zero else ExtentKind.DATA)
-        )
-        if not zero:
-            if write_at != read_at:
-                view[write_at : write_at + length] = view[read_at:run_end]
-            write_at += length
-        read_at = run_end
-    return write_at
+    def _compress(self, content: memoryview) -> bytes:
+        if self._compressor is None:
+            assert self._new_compressor is not None, "without one nothing is to be compressed"
+            self._compressor = self._new_compressor()
+        return self._compressor.compress(content)
 
 
 def _block_end(offset: int) -> int:

@@ -372,7 +372,9 @@ class Receiver:
 
         snapshot = await self._blocking.run(commit_on_record)
         pruned = await self._retain(request, access)
-        await self._channel.send(Committed(snapshot.id, digest, snapshot.name, pruned))
+        costs = access.target.take_costs()
+        spent = (costs.command_count, round(costs.command_seconds * 1000))
+        await self._channel.send(Committed(snapshot.id, digest, snapshot.name, pruned, *spent))
         self._sink(
             events.Committed(
                 snapshot.id, snapshot.name, digest.hex(), receiver.tally.wire_bytes, pruned
@@ -419,11 +421,14 @@ class Receiver:
         return await self._blocking.run(drop_on_record)
 
     def _decompressor(self) -> Decompressor | None:
-        if "zstd" not in self._agreed:
-            return None
-        from blockrep.replication.compression import zstd_decompress  # noqa: PLC0415 - start-up
+        return _decompress if "zstd" in self._agreed else None
 
-        return zstd_decompress
+
+def _decompress(payload: memoryview, unpacked_bytes: int) -> bytes:
+    # Loaded by the first payload that needs it: most sessions see none.
+    from blockrep.replication.compression import zstd_decompress  # noqa: PLC0415
+
+    return zstd_decompress(payload, unpacked_bytes)
 
 
 def _adoption_request(stage: StageRequest) -> BeginRequest:

@@ -8,9 +8,9 @@ COMMITTED was checked; only then the old base is removed.
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 
 from blockrep.errors import BlockrepError, ProtocolError, VolumeError
@@ -37,78 +37,21 @@ from blockrep.replication.comparing import DigestRun, digest_blocks
 from blockrep.replication.describe import replica_from
 from blockrep.replication.digest_exchange import find_differences, runs_of_table
 from blockrep.replication.pacing import RateLimiter
+from blockrep.replication.page_delta import PAGE_BYTES, PageDelta
+from blockrep.replication.phases import Phases
 from blockrep.replication.plan import SpooledPlan
-from blockrep.replication.reading import Compressor
+from blockrep.replication.push import DryRun, PushOptions, Transfer, Verification
 from blockrep.replication.sending import StreamSender
 from blockrep.storage.interface import SourceVolume
 
-__all__ = ["DryRun", "PushOptions", "Pusher", "Transfer", "Verification"]
+__all__ = ["Pusher"]
+
+_LOG = logging.getLogger("blockrep.sender")
 
 _COMPARE_BLOCK_BYTES = 64 * 1024
 _REPORTED_EXTENTS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class PushOptions:
-    """What the user asked for.
-
-    ``target``: the target in one form, by which our snapshots remember what they are held for.
-        ``volume``: what the server is
-    asked for. ``bytes_per_second``: 0 is no limit. ``compressor``: None sends payloads as they are.
-    """
-
-    target: str
-    volume: str
-    wish: Wish = field(default_factory=Wish)
-    bytes_per_second: int = 0
-    compressor: Compressor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """One finished transfer.
-
-    ``plan_bytes``: what the plan covered; ``wire_bytes``: DATA frames sent in this session.
-    """
-
-    mode: Mode
-    snapshot: Snapshot
-    plan_bytes: int
-    wire_bytes: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class DryRun:
-    """What a push would do.
-
-    ``plan`` totals are None where only a comparison could tell (adoption).
-    """
-
-    mode: Mode
-    base: Snapshot | None
-    reason: str
-    data_bytes: int | None
-    discard_bytes: int | None
-    new_chunks: int | None
-    chunk_bytes: int
-    free_bytes: int
-    creates_replica: bool
-    dropped: tuple[Snapshot, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """Result of comparing the newest common snapshot: equal if ``different_bytes`` is 0.
-
-    ``different``: the first thousand extents that differ, of ``different_count``.
-    """
-
-    snapshot: Snapshot
-    compared_bytes: int
-    different: tuple[Extent, ...]
-    different_count: int
-    different_bytes: int
+#: Below this the commands that activate the base take longer than sending all of it.
+_PAGE_DELTA_MIN_BYTES = 32 * 1024 * 1024
 
 
 class Pusher:
@@ -138,6 +81,7 @@ class Pusher:
         self._sink = sink
         self._now_seconds = now_seconds
         self._limiter = RateLimiter(options.bytes_per_second)
+        self._phases = Phases()
 
     async def push(self) -> list[Transfer]:
         """Bring the replica to the source's present content.
@@ -228,42 +172,56 @@ class Pusher:
 
     async def _look(self, operation: str) -> tuple[VolumeInfo, Replica, list[Snapshot]]:
         info = await self._blocking.run(self._source.describe)
+        local = await self._blocking.run(self._source.snapshots)
         await self._channel.send(Open(operation, self._options.volume, info.identity))
-        replica = replica_from(await self._channel.receive(Volume))
-        return info, replica, await self._blocking.run(self._source.snapshots)
+        return info, replica_from(await self._channel.receive(Volume)), local
 
     async def _push_once(self, wish: Wish) -> Transfer:
-        info, replica, local = await self._look("push")
+        with self._phases.phase("look"):
+            info, replica, local = await self._look("push")
         decision = decide(info, local, replica, self._options.target, wish)
         base_id = decision.base.id if decision.base else ""
         self._sink(events.Decided(decision.mode.value, base_id, decision.reason))
-        for snapshot in decision.newly_committed:
-            await self._blocking.run(self._source.mark_committed, snapshot)
-        for snapshot in decision.obsolete:
-            await self._remove(snapshot)
-        if decision.pending is not None:
-            return await self._transfer(decision, decision.pending, replica)
-        new = await self._blocking.run(
-            self._source.create_snapshot,
-            decision.lineage or secrets.token_hex(16),
-            secrets.token_hex(16),
-            decision.sequence,
-            self._options.target,
-            self._now_seconds(),
-        )
-        self._sink(events.SnapshotTaken(new.id, new.name))
-        return await self._transfer(decision, new, replica)
+        with self._phases.phase("tidy"):
+            for snapshot in decision.newly_committed:
+                await self._blocking.run(self._source.mark_committed, snapshot)
+            for snapshot in decision.obsolete:
+                await self._remove(snapshot)
+        new = decision.pending
+        if new is None:
+            with self._phases.phase("snapshot"):
+                new = await self._blocking.run(
+                    self._source.create_snapshot,
+                    decision.lineage or secrets.token_hex(16),
+                    secrets.token_hex(16),
+                    decision.sequence,
+                    self._options.target,
+                    self._now_seconds(),
+                )
+            self._sink(events.SnapshotTaken(new.id, new.name))
+        left = [one for one in local if one not in decision.obsolete]
+        return await self._transfer(decision, info, new, replica, left)
 
-    async def _transfer(self, decision: Decision, new: Snapshot, replica: Replica) -> Transfer:
+    async def _transfer(
+        self,
+        decision: Decision,
+        info: VolumeInfo,
+        new: Snapshot,
+        replica: Replica,
+        local: list[Snapshot],
+    ) -> Transfer:
         ready: Ready | None = None
         try:
-            plan = await self._plan(decision, new, replica)
+            with self._phases.phase("delta"):
+                plan = await self._plan(decision, new, replica)
             with plan:
                 self._report_plan(plan, replica)
-                await self._channel.send(self._begin(decision, new, plan))
-                ready = await self._channel.receive(Ready)
+                with self._phases.phase("begin"):
+                    await self._channel.send(self._begin(decision, new, plan))
+                    ready = await self._channel.receive(Ready)
                 _check_ready(ready, new, plan)
-                wire_bytes, committed = await self._stream(plan, new, ready)
+                base = self._comparable_base(decision, info, plan, replica)
+                wire_bytes, committed = await self._stream(plan, base, new, ready)
                 total_bytes = plan.total_bytes
         except BaseException:
             if ready is None and decision.mode is not Mode.RESUME:
@@ -275,12 +233,24 @@ class Pusher:
                 new.id, committed.name, committed.digest.hex(), wire_bytes, committed.pruned_count
             )
         )
-        new = await self._blocking.run(self._source.mark_committed, new)
-        for snapshot in self._superseded(
-            await self._blocking.run(self._source.snapshots), keep_id=new.id
-        ):
-            await self._remove(snapshot)
+        with self._phases.phase("tidy"):
+            new = await self._blocking.run(self._source.mark_committed, new)
+            for snapshot in self._superseded(local, keep_id=new.id):
+                await self._remove(snapshot)
+        self._report_costs(committed)
         return Transfer(decision.mode, new, total_bytes, wire_bytes, committed.digest.hex())
+
+    def _report_costs(self, committed: Committed) -> None:
+        costs = self._source.take_costs()
+        self._sink(
+            events.Spent(
+                phases=self._phases.take(),
+                commands=costs.commands,
+                metadata_snapshot_seconds=round(costs.metadata_snapshot_seconds, 6),
+                target_command_count=committed.command_count,
+                target_command_seconds=committed.command_milliseconds / 1000,
+            )
+        )
 
     def _superseded(self, local: list[Snapshot], keep_id: str) -> Iterator[Snapshot]:
         """Yield our snapshots that a commit to this target makes unnecessary.
@@ -369,15 +339,39 @@ class Pusher:
             allow_shrink=self._options.wish.shrink,
         )
 
+    def _comparable_base(
+        self, decision: Decision, info: VolumeInfo, plan: SpooledPlan, replica: Replica
+    ) -> Snapshot | None:
+        """Return the base, if pages that equal it may be left out, and that may pay.
+
+        Not where the target's pool wants whole chunks, nor where changes are known by the page.
+        """
+        wanted = self._options.page_delta
+        if wanted is None:
+            wanted = plan.summary.data_bytes >= _PAGE_DELTA_MIN_BYTES
+        fit = info.block_bytes > PAGE_BYTES and replica.align_bytes == 1
+        return decision.base if wanted and fit else None
+
     async def _stream(
-        self, plan: SpooledPlan, new: Snapshot, ready: Ready
+        self, plan: SpooledPlan, base: Snapshot | None, new: Snapshot, ready: Ready
     ) -> tuple[int, Committed]:
         sender = StreamSender(self._channel, self._blocking, plan, ready, self._limiter, self._sink)
-        async with opened(self._blocking, lambda: self._source.open_snapshot(new)) as reader:
-            digest = await sender.send_all(reader, self._options.compressor)
-            await self._blocking.run(reader.confirm)
-        await self._channel.send(Commit(new.id, digest))
-        committed = await self._channel.receive(Committed)
+        limits = self._channel.session.limits
+        agreed = limits is not None and "zstd" in limits.features
+        async with contextlib.AsyncExitStack() as stack:
+            with self._phases.phase("open"):
+                reader = await stack.enter_async_context(
+                    opened(self._blocking, lambda: self._source.open_snapshot(new))
+                )
+                page_delta = await self._open_base(base, stack)
+            with self._phases.phase("stream"):
+                digest = await sender.send_all(
+                    reader, self._options.compression if agreed else None, page_delta
+                )
+                await self._blocking.run(reader.confirm)
+        with self._phases.phase("commit"):
+            await self._channel.send(Commit(new.id, digest))
+            committed = await self._channel.receive(Committed)
         sender.stop_listening()
         if committed.snapshot_id != new.id or committed.digest != digest:
             raise ProtocolError(
@@ -387,6 +381,24 @@ class Pusher:
                 next_step="run blockrep verify",
             )
         return sender.wire_bytes, committed
+
+    async def _open_base(
+        self, base: Snapshot | None, stack: contextlib.AsyncExitStack
+    ) -> Callable[[int], PageDelta] | None:
+        """Open the base for comparison; None: there is none, or it cannot be read."""
+        if base is None:
+            return None
+        try:
+            if await self._blocking.run(self._source.stored_digests, base) is not None:
+                return None  # its digests are kept, not its content
+            reader = await stack.enter_async_context(
+                opened(self._blocking, lambda: self._source.open_snapshot(base))
+            )
+        except BlockrepError as error:
+            _LOG.warning("changed chunks are sent whole: the base cannot be opened: %s", error)
+            return None
+        always = self._options.page_delta is True
+        return lambda buffer_bytes: PageDelta(reader, buffer_bytes, always=always)
 
     async def _remove(self, snapshot: Snapshot) -> None:
         await self._blocking.run(self._source.remove_snapshot, snapshot)

@@ -8,24 +8,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
-from itertools import islice
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 
-from blockrep.model.extents import Extent, skip_before
+from blockrep.model.extents import skip_before
 from blockrep.protocol.messages import Ack, Message, Ready
 from blockrep.replication import events
+from blockrep.replication.adapting import CompressionChoice
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.channel import Channel
 from blockrep.replication.pacing import RateLimiter
+from blockrep.replication.page_delta import PageDelta
 from blockrep.replication.plan import SpooledPlan
-from blockrep.replication.reading import Compressor, FrameBuilder, OutgoingFrame, group_for_frames
+from blockrep.replication.reading import Compressor, FrameBuilder, OutgoingFrame
 from blockrep.storage.interface import SnapshotReader
 
-__all__ = ["StreamSender"]
+__all__ = ["Compression", "StreamSender", "new_zstd_compressor"]
 
-_BATCH_FRAMES = 4
 _BATCHES_IN_FLIGHT = 4  # one building, two waiting, one being sent
 _PROGRESS_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """Compression is possible. ``always``: whether it pays or not."""
+
+    new_compressor: Callable[[], Compressor]
+    always: bool = False
+
+
+def new_zstd_compressor() -> Compressor:
+    """Return a compressor for a :class:`Compression`; it is loaded only here."""
+    from blockrep.replication.compression import ZstdCompressor  # noqa: PLC0415 - start-up time
+
+    return ZstdCompressor()
 
 
 class StreamSender:
@@ -63,14 +79,26 @@ class StreamSender:
         self._durable_bytes = 0
         self._wire_bytes = 0
         self._next_progress = 0.0
+        self._choice = CompressionChoice(asyncio.get_running_loop().time())
 
     @property
     def wire_bytes(self) -> int:
         """Bytes of DATA frames sent in this session."""
         return self._wire_bytes
 
-    async def send_all(self, reader: SnapshotReader, compressor: Compressor | None) -> bytes:
+    async def send_all(
+        self,
+        reader: SnapshotReader,
+        compression: Compression | None = None,
+        page_delta: Callable[[int], PageDelta] | None = None,
+    ) -> bytes:
         """Send everything from the receiver's cursor on; return the chain after the last frame.
+
+        Args:
+            reader: the open snapshot.
+            compression: None: payloads travel as they are.
+            page_delta: makes what leaves out unchanged pages, given the most that is compared at
+                once in bytes; None: all of the plan is sent.
 
         Raises:
             BlockrepError: reading failed, or the session ended.
@@ -84,10 +112,11 @@ class StreamSender:
         chain = self._ready.chain
         self._channel.listen(self._take_ack)
         try:
-            async with contextlib.aclosing(self._frames(reader, compressor)) as frames:
+            async with contextlib.aclosing(self._frames(reader, compression, page_delta)) as frames:
                 async for frame in frames:
                     await self._send(frame)
                     chain = frame.message.chain
+            self._done_bytes = self._plan.total_bytes  # the end may equal the base
         finally:
             self._report(force=True)
         return chain
@@ -103,13 +132,17 @@ class StreamSender:
         window_bytes = limits.window_bytes if limits else 0
         while self._unacknowledged and self._unacknowledged_bytes + cost_bytes > window_bytes:
             await self._channel.wait_changed()
+        now = asyncio.get_running_loop().time
+        started = now()
         await self._limiter.take(cost_bytes)
         before = self._channel.sent_bytes
         self._unacknowledged.append((frame.end_bytes, cost_bytes, frame.covered_bytes))
         self._unacknowledged_bytes += cost_bytes
         await self._channel.send(message)
+        gone = now()
         self._wire_bytes += self._channel.sent_bytes - before
         self._done_bytes += frame.covered_bytes
+        self._choice.note_sent(message.content_bytes, gone - started, gone, packed=frame.packed)
         self._report()
 
     def _take_ack(self, message: Message) -> bool:
@@ -133,22 +166,27 @@ class StreamSender:
             )
 
     async def _frames(
-        self, reader: SnapshotReader, compressor: Compressor | None
+        self,
+        reader: SnapshotReader,
+        compression: Compression | None,
+        page_delta: Callable[[int], PageDelta] | None,
     ) -> AsyncGenerator[OutgoingFrame, None]:
         limits = self._channel.session.limits
         payload_bytes = limits.max_payload_bytes if limits else 0
-        groups = group_for_frames(skip_before(self._plan, self._ready.cursor_bytes), payload_bytes)
-        builder = FrameBuilder(
+        builder = await self._blocking.run(
+            FrameBuilder,
+            skip_before(self._plan, self._ready.cursor_bytes),
             reader,
             payload_bytes,
-            _BATCHES_IN_FLIGHT * _BATCH_FRAMES,
+            _BATCHES_IN_FLIGHT,
             self._ready.chain,
-            compressor,
+            None if page_delta is None else page_delta(payload_bytes),
+            None if compression is None else compression.new_compressor,
         )
-        queue: asyncio.Queue[list[OutgoingFrame] | Exception] = asyncio.Queue(maxsize=2)
-        producer = asyncio.create_task(self._produce(builder, groups, queue))
+        queue: asyncio.Queue[list[OutgoingFrame] | Exception | None] = asyncio.Queue(maxsize=2)
+        producer = asyncio.create_task(self._produce(builder, compression, queue))
         try:
-            while batch := await queue.get():
+            while (batch := await queue.get()) is not None:
                 if isinstance(batch, Exception):
                     raise batch
                 for frame in batch:
@@ -160,13 +198,14 @@ class StreamSender:
     async def _produce(
         self,
         builder: FrameBuilder,
-        groups: Iterator[list[Extent]],
-        queue: asyncio.Queue[list[OutgoingFrame] | Exception],
+        compression: Compression | None,
+        queue: asyncio.Queue[list[OutgoingFrame] | Exception | None],
     ) -> None:
         try:
-            while batch := list(islice(groups, _BATCH_FRAMES)):
-                await queue.put(await self._blocking.run(builder.build_batch, batch))
+            batch: list[OutgoingFrame] | None = []
+            while batch is not None:
+                wanted = compression is not None and (compression.always or self._choice.wanted)
+                batch = await self._blocking.run(builder.next_batch, compress=wanted)
+                await queue.put(batch)
         except Exception as error:  # noqa: BLE001 - the consumer raises it, or would wait for ever
             await queue.put(error)
-        else:
-            await queue.put([])

@@ -36,6 +36,7 @@ from blockrep.model.snapshots import Replica, Snapshot, Space, StagingInfo, Volu
 
 __all__ = [
     "BeginRequest",
+    "Costs",
     "SnapshotReader",
     "SourceVolume",
     "Staging",
@@ -67,6 +68,29 @@ class StorageSettings:
     metadata_reserve_percent: int = 10
     command_timeout_seconds: int = 120
     pool: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a volume's methods had this host do.
+
+    Attributes:
+        commands: (program, how often, seconds), in the order of their first use.
+        metadata_snapshot_seconds: how long a pool's metadata snapshot was reserved.
+    """
+
+    commands: tuple[tuple[str, int, float], ...] = ()
+    metadata_snapshot_seconds: float = 0.0
+
+    @property
+    def command_count(self) -> int:
+        """How many commands were run."""
+        return sum(count for _, count, _ in self.commands)
+
+    @property
+    def command_seconds(self) -> float:
+        """How long they took."""
+        return sum(seconds for _, _, seconds in self.commands)
 
 
 class SnapshotReader(Protocol):
@@ -162,6 +186,9 @@ class SourceVolume(Protocol):
 
         As (block_bytes, seed, XXH3-128 digests of the blocks in order, 16 bytes each).
         """
+
+    def take_costs(self) -> Costs:
+        """Return what the calls since the last of this cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,3 +305,6 @@ class TargetVolume(Protocol):
 
         Raises VolumeError if there is none with that id.
         """
+
+    def take_costs(self) -> Costs:
+        """Return what the calls since the last of this cost."""

@@ -9,7 +9,7 @@ import pytest
 from blockrep.cli.commands.push import show_dry_run
 from blockrep.model.lineage import Mode
 from blockrep.model.snapshots import Snapshot
-from blockrep.replication.sender import DryRun
+from blockrep.replication.push import DryRun
 
 OLD = Snapshot("1" * 32, "a" * 32, 4, 1000, 1 << 30, committed=True, name="br_s_old")
 PLAN = DryRun(

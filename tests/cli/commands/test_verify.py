@@ -10,7 +10,7 @@ from blockrep.cli.commands.verify import verdict
 from blockrep.errors import VerificationFailedError
 from blockrep.model.extents import Extent
 from blockrep.model.snapshots import Snapshot
-from blockrep.replication.sender import Verification
+from blockrep.replication.push import Verification
 
 SNAPSHOT = Snapshot("1" * 32, "a" * 32, 4, 1000, 1 << 30, committed=True)
 OPTIONS = argparse.Namespace(json=False, target="replica:vg/lv")

@@ -27,7 +27,7 @@ def runner() -> ProcessRunner:
 def test_output_and_status_are_returned_whatever_they_are(runner: ProcessRunner) -> None:
     result = runner.run(["sh", "-c", "echo out; echo err >&2; exit 5"])
     assert (result.status, result.stdout, result.stderr) == (5, b"out\n", "err\n")
-    assert [(one.argv[0], one.status) for one in runner.log] == [("sh", 5)]
+    assert [(one.argv[0], one.status) for one in runner.take_log()] == [("sh", 5)]
     assert describe_failure(result) == "sh failed with status 5: err"
 
 
@@ -73,7 +73,7 @@ def test_what_takes_too_long_is_left_alone_and_its_outcome_unknown(tmp_path: Pat
     assert late.poll() is None
     fifo.write_text("go on\n")
     assert late.wait(10) == 3
-    assert runner.log[0].status is None
+    assert runner.take_log()[0].status is None
 
 
 def test_a_ctrl_c_does_not_reach_it(runner: ProcessRunner) -> None:
@@ -96,7 +96,7 @@ def test_a_silent_stream_is_an_error_and_its_program_ends() -> None:
     runner = ProcessRunner(0.1)
     with pytest.raises(StorageError, match="said nothing for"):
         list(runner.stream(["sleep", "600"]))
-    assert runner.log[0].status is None
+    assert runner.take_log()[0].status is None
 
 
 def test_leaving_a_stream_early_ends_its_program(

@@ -47,7 +47,9 @@ def test_a_snapshot_carries_everything_from_its_first_moment(lvm: SimulatedLvmVo
     source = LvmSource(VolumeName(vg="vga", lv="live"), lvm.settings, runner)
     snapshot = source.create_snapshot(LINEAGE, "ab" * 16, 7, "tls://r:1/vg/lv", 1000)
     changes = [
-        one.argv for one in runner.log if one.argv[0].startswith("lv") and one.argv[0] != "lvs"
+        one.argv
+        for one in runner.take_log()
+        if one.argv[0].startswith("lv") and one.argv[0] != "lvs"
     ]
     assert [argv[0] for argv in changes] == ["lvcreate"]
     assert snapshot.target == "tls://r:1/vg/lv"

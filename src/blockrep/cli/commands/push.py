@@ -10,6 +10,7 @@ from blockrep.cli.commands.verify import verdict
 from blockrep.cli.graph import client_graph
 from blockrep.cli.rendering import format_bytes, sink_for
 from blockrep.cli.running import (
+    compression_of,
     rate_of,
     retry_policy,
     run_operation,
@@ -20,8 +21,7 @@ from blockrep.cli.running import (
 from blockrep.client import operations
 from blockrep.client.retrying import retrying
 from blockrep.model.lineage import Wish
-from blockrep.replication.reading import Compressor
-from blockrep.replication.sender import DryRun, PushOptions
+from blockrep.replication.push import DryRun, PushOptions
 
 __all__ = ["run", "show_dry_run"]
 
@@ -36,9 +36,10 @@ def run(options: argparse.Namespace) -> int:
         volume=str(target.volume),
         wish=Wish(full=options.full, adopt=options.adopt, shrink=options.shrink),
         bytes_per_second=rate_of(options.bwlimit),
-        compressor=_compressor() if options.compress else None,
+        compression=compression_of(options),
+        page_delta=options.page_delta,
     )
-    sink = sink_for(str(source), as_json=options.json, quiet=options.quiet)
+    sink = sink_for(str(source), as_json=options.json, quiet=options.quiet, profile=options.profile)
     try:
         with client_graph(settings) as context:
             if options.dry_run:
@@ -59,12 +60,6 @@ def run(options: argparse.Namespace) -> int:
     finally:
         sink.finish()
     return 0 if verification is None else verdict(verification, options)
-
-
-def _compressor() -> Compressor:
-    from blockrep.replication.compression import ZstdCompressor  # noqa: PLC0415 - start-up time
-
-    return ZstdCompressor()
 
 
 def show_dry_run(plan: DryRun, *, as_json: bool) -> None:

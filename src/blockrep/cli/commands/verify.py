@@ -10,7 +10,7 @@ from blockrep.cli.rendering import sink_for
 from blockrep.cli.running import run_operation, settings_of, source_of, target_of
 from blockrep.client import operations
 from blockrep.errors import VerificationFailedError
-from blockrep.replication.sender import PushOptions, Verification
+from blockrep.replication.push import PushOptions, Verification
 
 __all__ = ["run", "verdict"]
 

@@ -205,7 +205,7 @@ class Commit(Message):
 
 @dataclass(frozen=True, slots=True)
 class Committed(Message):
-    """The good snapshot exists."""
+    """The good snapshot exists. How many commands that took, and how long; 0: unknown, or none."""
 
     TYPE = FrameType.COMMITTED
     FIELDS: ClassVar[Fields] = {
@@ -213,8 +213,12 @@ class Committed(Message):
         "digest": ("digest", octets(32)),
         "name": ("name", text(4096)),
         "pruned": ("pruned_count", u64()),
+        "commands": ("command_count", optional(u64(), 0)),
+        "spent": ("command_milliseconds", optional(u64(), 0)),
     }
     snapshot_id: str
     digest: bytes
     name: str
     pruned_count: int
+    command_count: int = 0
+    command_milliseconds: int = 0

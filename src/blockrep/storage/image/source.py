@@ -33,7 +33,7 @@ from blockrep.storage.image.readers import CloneReader, FileReader, TableReader,
 from blockrep.storage.image.records import SourceRecord, read_record, write_record
 from blockrep.storage.image.sidecar import ImageFile
 from blockrep.storage.image.table import BLOCK_BYTES, Blocks, DigestTable
-from blockrep.storage.interface import StorageSettings
+from blockrep.storage.interface import Costs, StorageSettings
 
 __all__ = ["ImageSource"]
 
@@ -162,6 +162,10 @@ class ImageSource:
         except BaseException:
             table.close()
             raise
+
+    def take_costs(self) -> Costs:
+        """Return nothing: no commands are run."""
+        return Costs()
 
     def stored_digests(self, snapshot: Snapshot) -> tuple[int, int, Iterator[bytes]] | None:
         """Return the table of a snapshot that has one."""

@@ -46,7 +46,7 @@ from blockrep.storage.image.staging import (
     refuse_without_room,
 )
 from blockrep.storage.image.table import BLOCK_BYTES
-from blockrep.storage.interface import BeginRequest, Staging, StorageSettings
+from blockrep.storage.interface import BeginRequest, Costs, Staging, StorageSettings
 
 __all__ = ["ImageTarget"]
 
@@ -170,6 +170,10 @@ class ImageTarget:
         for record in removed:
             self._catalogue.drop_good(record)
         return [one.snapshot for one in removed]
+
+    def take_costs(self) -> Costs:
+        """Return nothing: no commands are run."""
+        return Costs()
 
     def open_snapshot(self, snapshot_id: str) -> FileReader:
         """Open a good snapshot for reading."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from blockrep.errors import BlockrepError, NoSpaceError, StorageError, VolumeError
 from blockrep.model.names import VolumeName
-from blockrep.storage.interface import StorageSettings
+from blockrep.storage.interface import Costs, StorageSettings
 from blockrep.storage.lvm import commands
 from blockrep.storage.lvm.reports import (
     LogicalVolume,
@@ -87,6 +87,20 @@ class VolumeGroup:
         self.vg = vg
         self.settings = settings
         self.runner = runner
+        #: How long metadata snapshots were reserved, until :meth:`take_costs`.
+        self.metadata_snapshot_seconds = 0.0
+
+    def take_costs(self) -> Costs:
+        """Return what was spent since the last of this."""
+        spent: dict[str, tuple[int, float]] = {}
+        for record in self.runner.take_log():
+            count, seconds = spent.get(record.argv[0], (0, 0.0))
+            spent[record.argv[0]] = (count + 1, seconds + record.seconds)
+        reserved_seconds, self.metadata_snapshot_seconds = self.metadata_snapshot_seconds, 0.0
+        commands = tuple(
+            (name, count, round(seconds, 6)) for name, (count, seconds) in spent.items()
+        )
+        return Costs(commands, reserved_seconds)
 
     def read(self) -> GroupState:
         """Read the state of the whole group, by one command.

@@ -133,6 +133,7 @@ class PoolMetadata:
         """Run the tool until the same snapshot was held from its start to its end."""
         for _ in range(_ATTEMPTS):
             root = self._reserve(deadline)
+            reserved_at = time.monotonic()
             same = False
             try:
                 spool.seek(0)
@@ -141,6 +142,7 @@ class PoolMetadata:
                     spool.write(_RECORD.pack(kind, offset, length))
             finally:
                 same = self._release(root)
+                self._group.metadata_snapshot_seconds += time.monotonic() - reserved_at
             if same:
                 return
         raise StorageError(

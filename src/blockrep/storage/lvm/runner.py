@@ -67,9 +67,10 @@ class CommandResult:
 
 
 class Runner(Protocol):
-    """Runs programs; ``log`` has one record for each."""
+    """Runs programs."""
 
-    log: list[CommandRecord]
+    def take_log(self) -> list[CommandRecord]:
+        """Return one record for each command that ended since the last of this."""
 
     def run(self, argv: Sequence[str]) -> CommandResult:
         """Run to the end, whatever the status.
@@ -111,9 +112,14 @@ class ProcessRunner:
     """
 
     def __init__(self, timeout_seconds: float) -> None:
-        self.log: list[CommandRecord] = []
+        self._log: list[CommandRecord] = []
         self._timeout_seconds = timeout_seconds
         self._late: list[subprocess.Popen[bytes]] = []
+
+    def take_log(self) -> list[CommandRecord]:
+        """See :class:`Runner`."""
+        log, self._log = self._log, []
+        return log
 
     def run(self, argv: Sequence[str]) -> CommandResult:
         """See :class:`Runner`."""
@@ -134,7 +140,7 @@ class ProcessRunner:
                 ) from error
             finally:
                 seconds = time.monotonic() - started
-                self.log.append(CommandRecord(tuple(argv), seconds, status))
+                self._log.append(CommandRecord(tuple(argv), seconds, status))
             return CommandResult(
                 tuple(argv), status, _content(stdout), _content(stderr).decode(errors="replace")
             )
@@ -162,7 +168,7 @@ class ProcessRunner:
                     process.kill()  # it only reads
                     process.wait()
                 seconds = time.monotonic() - started
-                self.log.append(CommandRecord(tuple(argv), seconds, status))
+                self._log.append(CommandRecord(tuple(argv), seconds, status))
             if status != 0:
                 said = _content(stderr).decode(errors="replace")
                 raise StorageError(

@@ -10,7 +10,7 @@ from blockrep.errors import VolumeError
 from blockrep.model.extents import Extent
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Snapshot, VolumeInfo
-from blockrep.storage.interface import SnapshotReader, StorageSettings
+from blockrep.storage.interface import Costs, SnapshotReader, StorageSettings
 from blockrep.storage.lvm import commands
 from blockrep.storage.lvm.group import GroupState, VolumeGroup
 from blockrep.storage.lvm.metadata import PoolMetadata
@@ -175,6 +175,10 @@ class LvmSource:
         """Return None: snapshots have their content."""
         del snapshot
         return None
+
+    def take_costs(self) -> Costs:
+        """Return what the calls since the last of this cost."""
+        return self._group.take_costs()
 
     def _look(self) -> tuple[GroupState, LogicalVolume, LogicalVolume]:
         state = self._group.read()

@@ -16,7 +16,13 @@ from blockrep.errors import (
 )
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Replica, Snapshot, VolumeInfo
-from blockrep.storage.interface import BeginRequest, SnapshotReader, Staging, StorageSettings
+from blockrep.storage.interface import (
+    BeginRequest,
+    Costs,
+    SnapshotReader,
+    Staging,
+    StorageSettings,
+)
 from blockrep.storage.lvm import commands
 from blockrep.storage.lvm.cursors import CursorFile
 from blockrep.storage.lvm.device import device_bytes
@@ -124,6 +130,10 @@ class LvmTarget:
             safe="nothing was changed",
             next_step="see which there are: blockrep list",
         )
+
+    def take_costs(self) -> Costs:
+        """Return what the calls since the last of this cost."""
+        return self._group.take_costs()
 
     # -- a transfer
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from blockrep.errors import VolumeError
 from blockrep.model.extents import Extent
 from blockrep.model.snapshots import Snapshot, VolumeInfo
+from blockrep.storage.interface import Costs
 from blockrep.storage.memory.disk import MemoryReader, PagedFile
 from blockrep.storage.memory.host import MemoryHost
 
@@ -74,6 +75,10 @@ class MemorySource:
     def open_snapshot(self, snapshot: Snapshot) -> MemoryReader:
         """Open a snapshot for reading."""
         return MemoryReader(self._find(snapshot)[1])
+
+    def take_costs(self) -> Costs:
+        """Return nothing: no commands are run."""
+        return Costs()
 
     def stored_digests(self, snapshot: Snapshot) -> tuple[int, int, Iterator[bytes]] | None:
         """Return None: the content itself is kept."""

@@ -22,7 +22,7 @@ from blockrep.errors import (
 from blockrep.model.extents import Extent, ExtentSummary
 from blockrep.model.snapshots import Replica, Snapshot, Space, StagingInfo, VolumeInfo
 from blockrep.protocol.chain import first_chain
-from blockrep.storage.interface import BeginRequest, Staging
+from blockrep.storage.interface import BeginRequest, Costs, Staging
 from blockrep.storage.memory.disk import MemoryReader, PagedFile
 from blockrep.storage.memory.host import MemoryHost, Stage, Volume
 
@@ -229,6 +229,10 @@ class MemoryTarget:
         for snapshot in removed:
             del self._volume.goods[snapshot.id]
         return removed
+
+    def take_costs(self) -> Costs:
+        """Return nothing: no commands are run."""
+        return Costs()
 
     def open_snapshot(self, snapshot_id: str) -> MemoryReader:
         """Open a good snapshot for reading."""
