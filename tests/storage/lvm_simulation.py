@@ -168,8 +168,15 @@ class SimulatedGroup:
         return bytes(found)
 
     def discard(self, lv: Lv, offset_bytes: int, length_bytes: int) -> None:
-        """Unmap the whole chunks of a range; the rest keeps its content."""
+        """Unmap the whole chunks of a range; the rest keeps its content.
+
+        As the kernel does it: not at all in a pool that takes no changes, and not the first chunk
+        where the chunk size is no power of two (of some ranges; here of all).
+        """
+        if self.mode in {"ro", "fail"}:
+            return
         first = -(-offset_bytes // self.chunk_bytes)
+        first += bool(self.chunk_bytes & (self.chunk_bytes - 1))
         for number in range(first, (offset_bytes + length_bytes) // self.chunk_bytes):
             lv.mapping.pop(number, None)
 

@@ -23,6 +23,19 @@ KIB = 1024
 _CHANGING = ("fsync", "replace", "unlink")
 
 
+class JumpingTime:
+    """In the place of the module ``time``: whoever sleeps has slept at once."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+
 @contextlib.contextmanager
 def simulated(
     groups: dict[str, SimulatedGroup], directory: Path, step: Callable[[str], None]
@@ -44,6 +57,7 @@ def simulated(
         stack.enter_context(mock.patch.object(target, "_OPEN_POLL_SECONDS", 0))
         stack.enter_context(mock.patch.object(metadata, "_FOREIGN_LOCK", directory / "foreign"))
         stack.enter_context(mock.patch.object(metadata, "_WAIT_SECONDS", 0))
+        stack.enter_context(mock.patch.object(metadata, "time", JumpingTime()))
         yield
 
 

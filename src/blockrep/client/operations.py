@@ -21,7 +21,7 @@ from blockrep.replication import events
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.describe import replica_from
 from blockrep.replication.push import DryRun, PushOptions, Transfer, Verification
-from blockrep.replication.sender import Pusher
+from blockrep.replication.sender import Pusher, look_at_source
 from blockrep.storage.interface import SourceVolume, TargetVolume
 from blockrep.storage.locks import VolumeLock
 from blockrep.transport.interface import Transport
@@ -179,13 +179,12 @@ async def _pusher(
     sink: events.EventSink,
 ) -> AsyncIterator[Pusher]:
     volume = context.open_source(source)
-    await context.blocking.run(
-        volume.describe
-    )  # an unknown volume is told before anybody is called
+    # An unknown volume is told before anybody is called.
+    looked = await context.blocking.run(look_at_source, volume)
     features = ("zstd",) if options.compression is not None else ()
     transport = await context.connect(target)
     async with established(transport, features, sink, context.handshake_seconds(target)) as channel:
-        yield Pusher(channel, volume, context.blocking, options, sink, context.now_seconds)
+        yield Pusher(channel, volume, context.blocking, options, sink, context.now_seconds, looked)
 
 
 def _locked(

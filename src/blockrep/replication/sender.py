@@ -44,7 +44,7 @@ from blockrep.replication.push import DryRun, PushOptions, Transfer, Verificatio
 from blockrep.replication.sending import StreamSender
 from blockrep.storage.interface import SourceVolume
 
-__all__ = ["Pusher"]
+__all__ = ["Pusher", "SourceLook", "look_at_source"]
 
 _LOG = logging.getLogger("blockrep.sender")
 
@@ -52,6 +52,15 @@ _COMPARE_BLOCK_BYTES = 64 * 1024
 _REPORTED_EXTENTS = 1000
 #: Below this the commands that activate the base take longer than sending all of it.
 _PAGE_DELTA_MIN_BYTES = 32 * 1024 * 1024
+
+
+SourceLook = tuple[VolumeInfo, list[Snapshot]]
+"""A source volume and our snapshots of it."""
+
+
+def look_at_source(source: SourceVolume) -> SourceLook:
+    """Look at a source volume. Raises BlockrepError: there is none that can be used."""
+    return source.describe(), source.snapshots()
 
 
 class Pusher:
@@ -63,6 +72,7 @@ class Pusher:
         options: what the user asked for.
         sink: told what happens.
         now_seconds: the wall clock, for the snapshots' creation time.
+        looked: the source and its snapshots as they were just seen; None: look.
     """
 
     def __init__(
@@ -73,6 +83,7 @@ class Pusher:
         options: PushOptions,
         sink: events.EventSink,
         now_seconds: Callable[[], int],
+        looked: SourceLook | None = None,
     ) -> None:
         self._channel = channel
         self._source = source
@@ -82,6 +93,7 @@ class Pusher:
         self._now_seconds = now_seconds
         self._limiter = RateLimiter(options.bytes_per_second)
         self._phases = Phases()
+        self._looked = looked
 
     async def push(self) -> list[Transfer]:
         """Bring the replica to the source's present content.
@@ -171,8 +183,10 @@ class Pusher:
     # One transfer.
 
     async def _look(self, operation: str) -> tuple[VolumeInfo, Replica, list[Snapshot]]:
-        info = await self._blocking.run(self._source.describe)
-        local = await self._blocking.run(self._source.snapshots)
+        looked, self._looked = self._looked, None
+        if looked is None:
+            looked = await self._blocking.run(look_at_source, self._source)
+        info, local = looked
         await self._channel.send(Open(operation, self._options.volume, info.identity))
         return info, replica_from(await self._channel.receive(Volume)), local
 

@@ -140,7 +140,10 @@ class SourceVolume(Protocol):
         """
 
     def snapshots(self) -> list[Snapshot]:
-        """Return our snapshots of this volume (all lineages, committed or not), oldest first."""
+        """Return our snapshots of this volume (all lineages, committed or not), oldest first.
+
+        Right after :meth:`describe`: as of that look.
+        """
 
     def create_snapshot(
         self, lineage: str, snapshot_id: str, sequence: int, target: str, created_seconds: int
@@ -249,7 +252,7 @@ class Staging(Protocol):
         """
 
     def space(self) -> Space:
-        """Room left now, above the reserve.
+        """Room left above the reserve, now or at the last sync.
 
         Cheap: called during the transfer (a driver stops cleanly when it is gone).
         """

@@ -81,8 +81,9 @@ def request(**values: Any) -> BeginRequest:
 @contextlib.contextmanager
 def simulated_volumes(directory: Path, **replica: Any) -> Iterator[SimulatedLvmVolumes]:
     """Yield a source and a target on a simulated LVM; ``replica`` shapes the target's pool."""
+    pool = {"chunk_bytes": 64 * KIB, **replica}
     volumes = SimulatedLvmVolumes(
-        directory, SimulatedGroup("vga", 64 * KIB), SimulatedGroup("vgb", 64 * KIB, **replica)
+        directory, SimulatedGroup("vga", 64 * KIB), SimulatedGroup("vgb", **pool)
     )
     with volumes.simulated():
         yield volumes

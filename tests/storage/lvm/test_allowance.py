@@ -14,7 +14,7 @@ from blockrep.storage.lvm.allowance import Allowance
 from storage.lvm.builders import simulated_volumes
 from storage.transfers import Transfer, push
 
-CHUNK = 64 * 1024
+CHUNK, MIB = 64 * 1024, 1024 * 1024
 UNLIMITED = 1 << 40
 
 
@@ -106,3 +106,14 @@ def test_a_pool_that_ignores_discards_needs_room_for_zeros(tmp_path: Path) -> No
         with pytest.raises(NoSpaceError):
             transfer.target.begin(transfer.request)
         assert volumes.target().inspect().staging is None
+
+
+def test_a_long_write_is_allowed_piece_by_piece() -> None:
+    """Others may fill the pool while it goes on (I8)."""
+    pool = Pool(3 * 16 * MIB // CHUNK)
+    allowance = Allowance(CHUNK, pool.look, "vg/pool")
+    pieces = allowance.spend_in_pieces(CHUNK, 100 * MIB)
+    assert next(pieces) == (CHUNK, CHUNK + 16 * MIB)
+    pool.free_chunks = 8
+    with pytest.raises(NoSpaceError):
+        list(pieces)

@@ -191,7 +191,7 @@ def test_damaged_tags_are_told(lvm: SimulatedLvmVolumes) -> None:
 
 def test_a_metadata_snapshot_of_a_dead_process_is_released(lvm: SimulatedLvmVolumes) -> None:
     lvm.origin.held = (77, {})
-    note(lvm, transaction=0, root=77)
+    note(lvm, transaction=lvm.origin.told_transaction, root=77)
     finding = only(problems(lvm))
     assert "reserved by a blockrep that died" in finding.what
     fix(finding)
@@ -209,7 +209,7 @@ def test_a_metadata_snapshot_of_another_program_is_left_alone(lvm: SimulatedLvmV
 
 def test_a_metadata_snapshot_that_changed_hands_is_left_alone(lvm: SimulatedLvmVolumes) -> None:
     lvm.origin.held = (77, {})
-    note(lvm, transaction=0, root=77)
+    note(lvm, transaction=lvm.origin.told_transaction, root=77)
     finding = only(problems(lvm))
     lvm.origin.held = (78, {})
     fix(finding)

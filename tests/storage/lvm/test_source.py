@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from blockrep.errors import NoSpaceError, VolumeError
+from blockrep.errors import NoSpaceError, StorageError, VolumeError
 from blockrep.model.names import VolumeName
 from blockrep.storage.lvm import commands
 from blockrep.storage.lvm.runner import CommandResult, OutcomeUnknownError
@@ -142,3 +142,42 @@ def test_the_metadata_of_a_vanished_snapshot_is_no_delta(lvm: SimulatedLvmVolume
         del lvm.origin.volumes[name]
     with pytest.raises(VolumeError, match="is gone"):
         list(delta)
+
+
+def test_a_volume_that_is_replaced_during_the_comparison_is_noticed(
+    lvm: SimulatedLvmVolumes,
+) -> None:
+    """Thin ids are used again: what thin_delta compared may have been another volume (I2)."""
+
+    class Meddled(SimulatedRunner):
+        def run(self, argv: Sequence[str]) -> CommandResult:
+            if argv[0] == "thin_delta":
+                del lvm.origin.volumes[base.name]
+            return super().run(argv)
+
+    base, new = take_snapshot(lvm.source(), 1), take_snapshot(lvm.source(), 2)
+    name = VolumeName(vg="vga", lv="live")
+    source = LvmSource(name, lvm.settings, Meddled([lvm.origin, lvm.replica]))
+    with pytest.raises((VolumeError, StorageError)):
+        list(source.delta(base, new))
+    assert lvm.origin.held is None
+
+
+def test_a_push_takes_few_commands(lvm: SimulatedLvmVolumes) -> None:
+    """Each of LVM's own takes a tenth of a second, and holds the group's lock meanwhile."""
+    old = lvm.source().mark_committed(take_snapshot(lvm.source()))
+    lvm.write_live(0, b"changed")
+    source = lvm.source()
+    source.describe()
+    assert source.snapshots() == [old]
+    new = take_snapshot(source, 2)
+    assert list(source.delta(old, new))
+    with source.open_snapshot(new) as reader:
+        reader.read_into(0, memoryview(bytearray(4096)))
+    new = source.mark_committed(new)
+    source.remove_snapshot(old)
+    costs = source.take_costs()
+    counts = {name: count for name, count, _ in costs.commands}
+    assert counts.pop("dmsetup") < 10
+    assert counts == {"lvs": 5, "lvcreate": 1, "thin_delta": 1, "lvchange": 3, "lvremove": 1}
+    assert lvm.source().snapshots() == [new]

@@ -10,11 +10,12 @@ import pytest
 
 from blockrep.errors import InternalError, StorageError
 from blockrep.model.extents import Extent, ExtentKind, summarize
+from blockrep.storage.lvm.group import VolumeGroup
 from blockrep.storage.lvm.staging import LvmStaging
 from storage.lvm.builders import simulated_volumes
 from storage.lvm_simulation import KIB
 from storage.simulated_lvm_volumes import SimulatedLvmVolumes
-from storage.transfers import Transfer
+from storage.transfers import Transfer, push
 
 CHUNK = 64 * KIB
 OLD = b"\xee"
@@ -158,5 +159,67 @@ def test_the_room_is_that_above_the_reserve(lvm: SimulatedLvmVolumes) -> None:
     staging = begun(lvm, [])
     before = staging.space().free_bytes
     staging.write(*data(0, 10 * CHUNK))
+    staging.sync()
     assert staging.space().free_bytes == before - 10 * CHUNK
     staging.close()
+
+
+def test_where_the_kernel_discards_too_little_zeros_are_written(tmp_path: Path) -> None:
+    """Chunks of 192 KiB: the kernel leaves some of them mapped, and says that all is done (I2)."""
+    with simulated_volumes(tmp_path, chunk_bytes=192 * KIB) as volumes:
+        size_bytes = len(volumes.read_live())
+        volumes.write_live(0, b"\xaa" * size_bytes)
+        base = push(volumes, None)
+        transfer = Transfer(volumes, base)
+        staging = transfer.target.begin(transfer.request)
+        assert isinstance(staging, LvmStaging)
+        staging.clear(Extent(0, size_bytes, ExtentKind.DISCARD))
+        assert content(volumes, staging)[:size_bytes] == bytes(size_bytes)
+        staging.close()
+
+
+def test_a_discard_that_a_pool_without_changes_dropped_is_not_durable(
+    lvm: SimulatedLvmVolumes,
+) -> None:
+    """dm-thin says yes to discards of a read-only pool, and a sync succeeds, too (I1)."""
+    size_bytes = len(lvm.read_live())
+    lvm.write_live(0, b"\xaa" * size_bytes)
+    base = push(lvm, None)
+    lvm.discard_live(0, size_bytes // 2)
+    lvm.write_live(size_bytes // 2, b"\xbb" * CHUNK)
+    transfer = Transfer(lvm, base)
+    staging = transfer.target.begin(transfer.request)
+    lvm.replica.mode = "ro"
+    staging.clear(Extent(0, 2 * CHUNK, ExtentKind.DISCARD))
+    with pytest.raises(StorageError, match="takes no changes"):
+        staging.sync()
+    with pytest.raises(StorageError, match="failed before"):
+        staging.save_cursor(2 * CHUNK, bytes(32))
+    staging.close()
+    lvm.replica.mode = "rw"
+    resumed = Transfer(lvm, base, new=transfer.new)
+    assert resumed.replica.staging is not None
+    assert resumed.replica.staging.cursor_bytes == 0
+    resumed.run()
+    assert lvm.read_replica() == resumed.content
+
+
+def test_after_a_failed_sync_nobody_resumes_even_if_its_mark_stays(
+    lvm: SimulatedLvmVolumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer = Transfer(lvm, None)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging, most=2, save_every=1)
+    staging.write(*data(0, CHUNK))
+    lvm.replica.failing.add("sync")
+
+    def failing(*_: object) -> None:
+        raise StorageError("lvchange failed")
+
+    monkeypatch.setattr(VolumeGroup, "change", failing)
+    with pytest.raises(StorageError):
+        staging.sync()
+    monkeypatch.undo()
+    staging.close()
+    left = lvm.target().inspect().staging
+    assert left is None or left.cursor_bytes == 0

@@ -9,6 +9,7 @@ import pytest
 
 from blockrep.errors import (
     ConfigurationError,
+    DivergedError,
     InternalError,
     NoSpaceError,
     StorageError,
@@ -136,3 +137,46 @@ def test_a_thick_volume_is_refused(lvm: SimulatedLvmVolumes) -> None:
     )
     with pytest.raises(VolumeError, match="is not a thin volume"):
         lvm.target().inspect()
+
+
+def test_a_replica_that_somebody_shrank_has_drifted(lvm: SimulatedLvmVolumes) -> None:
+    """Its mappings outlive that, and say that nothing was written; its end is lost (I2)."""
+    lvm.write_live(0, b"\xaa" * len(lvm.read_live()))
+    base = push(lvm, None)
+    lvm.replica.volumes["copy"].size_bytes -= 512 * 1024
+    lvm.write_live(0, b"x" * 4096)
+    transfer = Transfer(lvm, base)
+    assert transfer.replica.drifted
+    with pytest.raises(DivergedError, match="written to"):
+        transfer.target.begin(transfer.request)
+
+
+def test_what_a_refusal_for_room_removed_is_told(lvm: SimulatedLvmVolumes) -> None:
+    base = pushes(lvm, 1)[0]
+    lvm.write_live(0, b"y" * 20 * lvm.unit_bytes)
+    abandoned = Transfer(lvm, base)
+    staging = abandoned.target.begin(abandoned.request)
+    abandoned.stream(staging, most=1)
+    staging.close()
+    again = Transfer(lvm, base)
+    lvm.replica.total_chunks = len(lvm.replica.blocks())
+    with pytest.raises(NoSpaceError) as caught:
+        again.target.begin(again.request)
+    assert "unfinished transfer was removed" in str(caught.value.safe)
+    assert lvm.target().inspect().staging is None
+
+
+def test_a_push_takes_few_commands(lvm: SimulatedLvmVolumes) -> None:
+    """Each of LVM's own takes a tenth of a second, and holds the group's lock meanwhile."""
+    bases = pushes(lvm, 3)
+    lvm.write_live(0, b"next")
+    transfer = Transfer(lvm, bases[-1])
+    transfer.run()
+    transfer.target.prune(3, ())
+    target_costs = transfer.target.take_costs()
+    counts = {name: count for name, count, _ in target_costs.commands}
+    lvm_commands = sum(count for name, count in counts.items() if name.startswith("lv"))
+    assert counts["lvs"] <= 7
+    assert lvm_commands <= 12
+    assert target_costs.metadata_snapshot_seconds >= 0
+    assert transfer.target.take_costs().command_count == 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from blockrep.errors import NoSpaceError
 from blockrep.model.snapshots import Space
 
 __all__ = ["Allowance"]
+
+_PIECE_BYTES = 16 * 1024 * 1024
 
 
 class Allowance:
@@ -56,3 +58,13 @@ class Allowance:
             self._left_chunks = chunks + (free - chunks) // 2
         self._left_chunks -= chunks
         self._last_chunk = last
+
+    def spend_in_pieces(self, start_bytes: int, end_bytes: int) -> Iterator[tuple[int, int]]:
+        """Yield start and end of the pieces of a long write, each allowed when it is its turn.
+
+        Raises as :meth:`spend`.
+        """
+        for start in range(start_bytes, end_bytes, _PIECE_BYTES):
+            end = min(start + _PIECE_BYTES, end_bytes)
+            self.spend(start, end)
+            yield start, end

@@ -176,6 +176,27 @@ class VolumeGroup:
                     return status
         raise self._failed(result)
 
+    def confirmed_status(self, pool: LogicalVolume) -> PoolStatus:
+        """Return a pool's numbers, which prove that what was synced before took effect.
+
+        A pool that has become read-only, or has no room for metadata, answers discards as if they
+        were done and does nothing (dm-thin.c, set_pool_mode: process_bio_success); a sync of a
+        volume without other changes succeeds, too.
+
+        Raises:
+            StorageError: the pool takes no changes, or cannot be asked.
+        """
+        status = self.status(pool)
+        if status.mode not in {"rw", "out_of_data_space"} or status.needs_check:
+            raise StorageError(
+                f"the thin pool takes no changes any more (mode {status.mode})",
+                where=pool.full_name,
+                safe="what was acknowledged is kept; the replica and its snapshots are untouched",
+                next_step=f"repair it (lvconvert --repair {pool.full_name}), or extend its metadata"
+                f" (lvextend --poolmetadatasize +SIZE {pool.full_name}); then push again",
+            )
+        return status
+
     def mapped_bytes(self, volume: LogicalVolume) -> int:
         """Return how much a thin volume maps; its size if that is not known (it is inactive)."""
         result = self.runner.run(commands.status(commands.dm_name(self.vg, volume.name)))

@@ -4,9 +4,9 @@ A pool has one. Who may use it is settled by two file locks (ours, one per pool,
 thin-send-recv); a snapshot that is held nevertheless is left alone, unless our own record says that
 a process of ours died with it. The record is written before the snapshot is reserved, with the
 pool's transaction, and again with the root once that is known. A crash in between leaves a record
-without a root, and perhaps another program reserved its own since: a snapshot is then taken for
-ours if it was made in that transaction and nobody reads it for some seconds, as one who reserves it
-does.
+without a root, and perhaps another program reserved its own since: a snapshot is taken for ours
+if its root is not another one, it was made in that transaction, and nobody reads it for some
+seconds, as one who reserves it does.
 
 What the tool says is spooled, as small binary records, before anybody consumes it: nothing is
 locked or reserved while a delta is sent.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import struct
@@ -34,7 +35,7 @@ from blockrep.storage.lvm.reports import LogicalVolume, PoolStatus
 from blockrep.storage.lvm.runner import describe_failure
 from blockrep.storage.lvm.thin_xml import Run, RunKind, ThinXml
 
-__all__ = ["Holder", "PoolMetadata", "record_path"]
+__all__ = ["Holder", "PoolMetadata", "begun", "record_path"]
 
 _RECORD = struct.Struct("<BQQ")
 _RECORDS_PER_READ: Final = 4096
@@ -51,6 +52,12 @@ _FOREIGN_LOCK: Final = Path("/var/run/thin-send-recv.lock")
 def record_path(state_directory: Path, pool_uuid: str) -> Path:
     """Return where a process notes that it reserves a pool's metadata snapshot."""
     return state_directory / "metadata-snapshots" / f"{pool_uuid}.json"
+
+
+def begun(runs: Iterator[Run]) -> Iterator[Run]:
+    """Have the tool run now, and not when the first of its runs is asked for."""
+    first = next(runs, None)
+    return runs if first is None else itertools.chain((first,), runs)
 
 
 class Holder(Enum):
@@ -202,8 +209,9 @@ class PoolMetadata:
             root, transaction = record["root"], record["transaction"]
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        if root is not None:
-            return bool(root == held_root)
+        if root not in {None, held_root}:
+            return False
+        # Freed blocks of metadata are used again soon: another's root may have that number.
         parser = ThinXml()
         argv = commands.thin_dump(self._group.vg, self._pool.name, 0)
         with contextlib.suppress(StorageError):  # only the superblock is of interest

@@ -139,9 +139,9 @@ def chunks_needed(plan: ExtentSummary | None, new_chunks: int, pool: LogicalVolu
     Args:
         plan: None: not known yet.
         new_chunks: those that it writes.
-        pool: if it ignores discards, zeros are written instead of them.
+        pool: if it cannot discard, zeros are written instead.
     """
-    if plan is None or pool.discards != "ignore":
+    if plan is None or pool.can_discard:
         return new_chunks
     return new_chunks + -(-plan.discard_bytes // pool.chunk_bytes)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from blockrep.errors import InternalError, StorageError
+from blockrep.model.snapshots import Space
 from blockrep.storage.interface import BeginRequest
 from blockrep.storage.lvm import commands
+from blockrep.storage.lvm.allowance import Allowance
 from blockrep.storage.lvm.device import BlockDevice
 from blockrep.storage.lvm.group import GroupState, VolumeGroup
 from blockrep.storage.lvm.metadata import PoolMetadata
-from blockrep.storage.lvm.planning import mapped_extents, round_up
+from blockrep.storage.lvm.planning import mapped_extents, round_up, space_of
 from blockrep.storage.lvm.recovery import TargetView
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.runner import OutcomeUnknownError
@@ -64,12 +67,12 @@ class Preparation:
     def chunks_needed(self, pool: LogicalVolume, shared_chunks: int) -> int:
         """Return the most that clearing allocates.
 
-        Of what the volume shares with the replica (``shared_chunks``), a pool that ignores discards
+        Of what the volume shares with the replica (``shared_chunks``), a pool that cannot discard
         copies all that is cleared; others copy the one that is cleared in part.
         """
         if self.clear_from_bytes < 0:
             return 0
-        if pool.discards != "ignore":
+        if pool.can_discard:
             return 1
         cleared_bytes = self.size_bytes - self.clear_from_bytes
         return min(shared_chunks, -(-cleared_bytes // pool.chunk_bytes) + 1)
@@ -121,10 +124,8 @@ def prepare_staging(
 
 
 def _created(group: VolumeGroup, argv: list[str], name: str) -> StagingMark:
-    try:
+    with contextlib.suppress(OutcomeUnknownError):
         group.change(argv)
-    except OutcomeUnknownError:
-        return _find(group.read(), name)
     return _find(group.read(), name)
 
 
@@ -149,22 +150,29 @@ def _clear_end(
     Mappings outlive a shrink: growing a volume again can show what it held before.
     """
     device = BlockDevice(mark.volume, writable=True)
+
+    def look() -> Space:
+        device.sync()
+        status = group.confirmed_status(pool)
+        return space_of(status, pool.chunk_bytes, group.settings)
+
     try:
         first = round_up(start_bytes, pool.chunk_bytes)
         end = device.size_bytes
         last = end // pool.chunk_bytes * pool.chunk_bytes
         _rewrite(device, first - pool.chunk_bytes, start_bytes, min(first, end))
         cleared = first
-        if first < last and pool.discards != "ignore" and device.discard(first, last - first):
+        if first < last and pool.can_discard and device.discard(first, last - first):
             cleared = last
+        look()
         if cleared < end:
-            device.sync()
+            allowance = Allowance(pool.chunk_bytes, look, pool.full_name)
             runs = PoolMetadata(group, pool).dump(mark.volume)
             for extent in mapped_extents(runs, end):
                 start = max(extent.offset_bytes, cleared)
-                if start < extent.end_bytes:
-                    device.write_zeros(start, extent.end_bytes - start)
-        device.sync()
+                for piece_start, piece_end in allowance.spend_in_pieces(start, extent.end_bytes):
+                    device.write_zeros(piece_start, piece_end - piece_start)
+            look()
     finally:
         device.close()
 

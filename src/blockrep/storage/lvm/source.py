@@ -6,14 +6,14 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from blockrep.errors import VolumeError
+from blockrep.errors import StorageError, VolumeError
 from blockrep.model.extents import Extent
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Snapshot, VolumeInfo
 from blockrep.storage.interface import Costs, SnapshotReader, StorageSettings
 from blockrep.storage.lvm import commands
 from blockrep.storage.lvm.group import GroupState, VolumeGroup
-from blockrep.storage.lvm.metadata import PoolMetadata
+from blockrep.storage.lvm.metadata import PoolMetadata, begun
 from blockrep.storage.lvm.planning import (
     check_pool_health,
     check_room_for_snapshot,
@@ -70,10 +70,13 @@ class LvmSource:
         self._name = name
         self._settings = settings
         self._group = VolumeGroup(name.vg, settings, self.runner)
+        self._handed: GroupState | None = None
+        self._known: dict[str, SourceMark] = {}
 
     def describe(self) -> VolumeInfo:
-        """Look at the live volume."""
-        _, volume, pool = self._look()
+        """Look at the live volume; the look serves a call of :meth:`snapshots` that follows."""
+        state, volume, pool = self._look()
+        self._handed = state
         check_thin_tools(self.runner)
         status = self._group.status(pool)
         if status.mode != "out_of_data_space":  # what is there can still be listed and read
@@ -83,7 +86,7 @@ class LvmSource:
     def snapshots(self) -> list[Snapshot]:
         """Return our snapshots of this very volume in this very pool, oldest first."""
         state, volume, pool = self._look()
-        marks = _marks(state, volume, pool)
+        marks = list(self._marks_of(state, volume, pool).values())
         unmade = self._group.unmade(state, [mark.volume for mark in marks])
         marks = [mark for mark in marks if mark.volume is not unmade]
         deactivate_leftovers(self._group, [mark.volume for mark in marks])
@@ -97,8 +100,8 @@ class LvmSource:
         Raises NoSpaceError: the pool is below its reserve.
         """
         state, volume, pool = self._look()
-        marks = _marks(state, volume, pool)
-        unmade = self._group.unmade(state, [mark.volume for mark in marks])
+        marks = self._marks_of(state, volume, pool)
+        unmade = self._group.unmade(state, [mark.volume for mark in marks.values()])
         if unmade is not None:
             self._group.remove(unmade)
         status = self._group.status(pool)
@@ -116,23 +119,29 @@ class LvmSource:
             if self._find(snapshot_id) is None:
                 raise
         # Read again: the volume may have grown between the look and the snapshot.
-        return self._mark(wanted).snapshot
+        state, volume, pool = self._look()
+        self._handed = state
+        mark = self._marks_of(state, volume, pool).get(snapshot_id)
+        if mark is None:
+            raise _gone(self._name, wanted)
+        return mark.snapshot
 
     def mark_committed(self, snapshot: Snapshot) -> Snapshot:
         """Record that the target holds the snapshot."""
-        mark = self._mark(snapshot)
-        if not mark.snapshot.committed:
-            argv = commands.change_tags(mark.volume.vg, mark.volume.name, [BASE], [PENDING])
+        if not snapshot.committed:
+            argv = commands.change_tags(self._name.vg, snapshot.name, [BASE], [PENDING])
             try:
                 self._group.change(argv)
-            except OutcomeUnknownError:
+            except StorageError:
+                # In time or not, or gone: the state tells.
                 if not self._mark(snapshot).snapshot.committed:
                     raise
-        return replace(mark.snapshot, committed=True)
+        return replace(snapshot, committed=True)
 
     def remove_snapshot(self, snapshot: Snapshot) -> None:
         """Delete a snapshot of ours."""
-        mark = self._find(snapshot.id)
+        # The command itself holds uuid and tags against what is there then.
+        mark = self._known.get(snapshot.id) or self._find(snapshot.id)
         if mark is None:
             return
         if mark.snapshot.lineage != snapshot.lineage:
@@ -142,34 +151,40 @@ class LvmSource:
                 safe="it was not removed",
             )
         self._group.remove(mark.volume)
+        self._known.pop(snapshot.id, None)
 
     def delta(self, base: Snapshot | None, new: Snapshot | None) -> Iterator[Extent]:
         """Yield what differs, from the metadata alone."""
         state, live, pool = self._look()
-        by_id = {mark.snapshot.id: mark.volume for mark in _marks(state, live, pool)}
-        volumes = [live if one is None else by_id.get(one.id) for one in (base, new)]
-        for one, volume in zip((base, new), volumes, strict=True):
-            if volume is None:
-                assert one is not None
-                raise _gone(self._name, one)
-        left, right = volumes
-        assert left is not None
-        assert right is not None
+        marks = self._marks_of(state, live, pool)
+        left, right = (live if one is None else self._volume(marks, one) for one in (base, new))
         check_thin_tools(self.runner)
         metadata = PoolMetadata(self._group, pool)
+        runs = begun(metadata.dump(right) if base is None else metadata.compare(left, right))
+        # What the tool compared was called by thin ids, which are used again: only if both volumes
+        # are there afterwards were they what those ids meant all the time. This look also serves
+        # the call of open_snapshot that follows.
+        after = self._group.read()
+        self._handed = after
+        for one in (left, right):
+            found = after.with_uuid(one.uuid)
+            if found is None or (found.thin_id, found.pool_uuid) != (one.thin_id, pool.uuid):
+                raise VolumeError(
+                    "was removed while it was compared",
+                    where=one.full_name,
+                    safe="nothing was sent",
+                    next_step="push again; without a common base: with --adopt or --full",
+                )
         if base is None:
-            yield from mapped_extents(metadata.dump(right), right.size_bytes)
+            yield from mapped_extents(runs, right.size_bytes)
         else:
-            runs = metadata.compare(left, right)
             yield from delta_extents(runs, left.size_bytes, right.size_bytes)
 
     def open_snapshot(self, snapshot: Snapshot) -> SnapshotReader:
         """Open a snapshot for reading."""
         state, volume, pool = self._look()
-        for mark in _marks(state, volume, pool):
-            if mark.snapshot.id == snapshot.id:
-                return LvmReader(self._group, mark.volume, pool, mark.snapshot.size_bytes)
-        raise _gone(self._name, snapshot)
+        snapshot_volume = self._volume(self._marks_of(state, volume, pool), snapshot)
+        return LvmReader(self._group, snapshot_volume, pool, snapshot.size_bytes)
 
     def stored_digests(self, snapshot: Snapshot) -> tuple[int, int, Iterator[bytes]] | None:
         """Return None: snapshots have their content."""
@@ -181,7 +196,8 @@ class LvmSource:
         return self._group.take_costs()
 
     def _look(self) -> tuple[GroupState, LogicalVolume, LogicalVolume]:
-        state = self._group.read()
+        """Return the state, the live volume and its pool; a look that was handed on serves once."""
+        state, self._handed = self._handed or self._group.read(), None
         volume, pool = state.thin_volume(self._name)
         if role_of(volume) is Role.STAGING:
             raise VolumeError(
@@ -193,9 +209,8 @@ class LvmSource:
         return state, volume, pool
 
     def _find(self, snapshot_id: str) -> SourceMark | None:
-        state, volume, pool = self._look()
-        marks = _marks(state, volume, pool)
-        return next((mark for mark in marks if mark.snapshot.id == snapshot_id), None)
+        self._handed = None
+        return self._marks_of(*self._look()).get(snapshot_id)
 
     def _mark(self, snapshot: Snapshot) -> SourceMark:
         mark = self._find(snapshot.id)
@@ -203,21 +218,30 @@ class LvmSource:
             raise _gone(self._name, snapshot)
         return mark
 
+    def _volume(self, marks: dict[str, SourceMark], snapshot: Snapshot) -> LogicalVolume:
+        mark = marks.get(snapshot.id)
+        if mark is None:
+            raise _gone(self._name, snapshot)
+        return mark.volume
 
-def _marks(state: GroupState, volume: LogicalVolume, pool: LogicalVolume) -> list[SourceMark]:
-    """Return our snapshots of this volume, oldest first.
+    def _marks_of(
+        self, state: GroupState, volume: LogicalVolume, pool: LogicalVolume
+    ) -> dict[str, SourceMark]:
+        """Return our snapshots of this volume by their ids, oldest first.
 
-    One that names another uuid of volume or pool is of a predecessor: comparing it would work, and
-    mean nothing.
-    """
-    found = []
-    for one in state.volumes:
-        mark = read_source(one)
-        if mark is None or mark.of_uuid != volume.uuid:
-            continue
-        if mark.pool_uuid == pool.uuid == one.pool_uuid:
-            found.append(mark)
-    return sorted(found, key=lambda mark: (mark.snapshot.created_seconds, mark.snapshot.sequence))
+        One that names another uuid of volume or pool is of a predecessor: comparing it would work,
+        and mean nothing.
+        """
+        found = []
+        for one in state.volumes:
+            mark = read_source(one)
+            if mark is None or mark.of_uuid != volume.uuid:
+                continue
+            if mark.pool_uuid == pool.uuid == one.pool_uuid:
+                found.append(mark)
+        found.sort(key=lambda mark: (mark.snapshot.created_seconds, mark.snapshot.sequence))
+        self._known = {mark.snapshot.id: mark for mark in found}
+        return self._known
 
 
 def _gone(name: VolumeName, snapshot: Snapshot) -> VolumeError:

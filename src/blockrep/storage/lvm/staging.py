@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,13 +25,10 @@ from blockrep.storage.lvm.planning import (
     round_up,
     space_of,
 )
-from blockrep.storage.lvm.reports import LogicalVolume
+from blockrep.storage.lvm.reports import LogicalVolume, PoolStatus
 from blockrep.storage.lvm.tags import READY, StagingMark, plan_tag
 
 __all__ = ["LvmStaging", "staging_info"]
-
-# Long zeros are written in pieces, each of which is allowed first.
-_ZERO_PIECE_BYTES = 16 * 1024 * 1024
 
 
 def staging_info(mark: StagingMark, cursors: CursorFile) -> StagingInfo:
@@ -71,7 +67,8 @@ class LvmStaging:
         self._cursors = CursorFile(group.settings.state_directory, mark.volume.uuid)
         self.info = staging_info(mark, self._cursors)
         self._chunk_bytes = pool.chunk_bytes
-        self._can_discard = pool.discards != "ignore"
+        self._can_discard = pool.can_discard
+        self._status: PoolStatus | None = None
         self._poison: BlockrepError | None = None
         # An error is told to one sync only: two at once, and the other would call it durable.
         self._syncing = threading.Lock()
@@ -135,11 +132,21 @@ class LvmStaging:
                 self._device.sync()
             except StorageError as error:
                 self._poison = error
-                # Not to be resumed by anybody: what the kernel dropped, nobody knows.
-                volume = self.mark.volume
-                with contextlib.suppress(BlockrepError):
-                    self._group.attempt(commands.change_tags(volume.vg, volume.name, [], [READY]))
+                self._forbid_resume()
                 raise
+            try:
+                self._status = self._group.confirmed_status(self._pool)
+            except StorageError as error:
+                self._poison = error  # for us; what was durable before is good for a resume
+                raise
+
+    def _forbid_resume(self) -> None:
+        """Let nobody resume from here: what the kernel dropped, nobody knows."""
+        volume = self.mark.volume
+        try:
+            self._group.change(commands.change_tags(volume.vg, volume.name, [], [READY]))
+        except BlockrepError:
+            self._cursors.remove()  # it starts over at least
 
     def save_cursor(self, cursor_bytes: int, chain: bytes) -> None:
         """Record how far the transfer is durable."""
@@ -148,8 +155,8 @@ class LvmStaging:
         self.info = replace(self.info, cursor_bytes=cursor_bytes, chain=chain)
 
     def space(self) -> Space:
-        """Return the pool's room above its reserves."""
-        status = self._group.status(self._pool)
+        """Return the pool's room above its reserves, as of the last sync."""
+        status = self._status or self._group.status(self._pool)
         return space_of(status, self._chunk_bytes, self._group.settings)
 
     def _synced_space(self) -> Space:
@@ -219,10 +226,8 @@ class LvmStaging:
         )
 
     def _write_zeros(self, start: int, end: int) -> None:
-        for offset in range(start, end, _ZERO_PIECE_BYTES):
-            piece_end = min(offset + _ZERO_PIECE_BYTES, end)
-            self._allowance.spend(offset, piece_end)
-            self._device.write_zeros(offset, piece_end - offset)
+        for piece_start, piece_end in self._allowance.spend_in_pieces(start, end):
+            self._device.write_zeros(piece_start, piece_end - piece_start)
 
     def _pad(self, end_bytes: int) -> None:
         """Zero the rest of the last chunk, where the volume goes on after the source's size."""

@@ -85,6 +85,7 @@ class LvmTarget:
         self._settings = settings
         self._group = VolumeGroup(name.vg, settings, self.runner)
         self._proven = ""
+        self._handed: TargetView | None = None
 
     # -- what is there
 
@@ -189,6 +190,7 @@ class LvmTarget:
         if view.merge_pending:
             _LOG.warning("%s: is open; it shows its new content once it is closed", self._name)
         self._cursors(staging.mark).remove()
+        self._handed = view
         return good.snapshot
 
     def abandon(self) -> None:
@@ -199,8 +201,10 @@ class LvmTarget:
                 self._remove(mark)
 
     def prune(self, keep: int, protected_ids: Collection[str]) -> list[Snapshot]:
-        """Remove the oldest good snapshots beyond ``keep``."""
-        view = view_target(self._group.read(), self._name.lv)
+        """Remove the oldest good snapshots beyond ``keep``; right after a commit as it saw them."""
+        view, self._handed = self._handed, None
+        if view is None:
+            view = view_target(self._group.read(), self._name.lv)
         needed = {mark.base_id for mark in view.stagings} | set(protected_ids)
         removed = []
         for mark in view.goods[: -max(keep, 1)]:
@@ -370,23 +374,30 @@ class LvmTarget:
     def _make_room(
         self, pool: LogicalVolume, need: int, shared: int, existing: StagingMark | None
     ) -> None:
-        """Remove a staging volume that does not fit. Raises NoSpaceError."""
-        try:
-            status = self._group.status(pool)
-            check_room(status, pool, self._settings, need, shared)
-        except NoSpaceError:
-            if existing is None:
-                raise
+        """Remove a staging volume that does not fit. Raises NoSpaceError.
+
+        It goes first: nobody can resume it, and it may be what takes the room.
+        """
         if existing is not None:
             self._remove(existing)
-            status = self._group.status(pool)
+        status = self._group.status(pool)
+        try:
             check_room(status, pool, self._settings, need, shared)
+        except NoSpaceError as error:
+            if existing is not None:
+                error.safe = "only an unfinished transfer was removed; the replica is untouched"
+            raise
         warn_of_queueing(pool, status)
 
     def _has_drifted(self, view: TargetView, pool: LogicalVolume) -> bool:
-        """Tell whether the replica maps anything else than its newest good snapshot."""
+        """Tell whether the replica maps anything else than its newest good snapshot.
+
+        Or is smaller: of one that somebody shrank the mappings are what they were.
+        """
         if view.replica is None or not view.owned or view.newest is None or view.merge_pending:
             return False
+        if view.replica.size_bytes < view.newest.volume.size_bytes:
+            return True
         runs = PoolMetadata(self._group, pool).compare(view.newest.volume, view.replica)
         drifted = any(run.kind is not RunKind.SAME for run in runs)
         self._proven = "" if drifted else view.newest.snapshot.id
