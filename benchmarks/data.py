@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 KIB = 1024
@@ -60,6 +61,7 @@ def make_compressible(path: Path, size_bytes: int) -> None:
             file.write(chooser.randbytes(MIB) if index % 8 == 7 else _piece(text, chooser))
 
 
+@cache
 def _text() -> bytes:
     words = ("error", "started", "connection", "from", "volume", "closed", "user", "bytes", "disk")
     chooser = random.Random(5)

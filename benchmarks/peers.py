@@ -20,6 +20,7 @@ PACKAGES = {
     "zstd": "zstd",
     "mkfs.xfs": "xfsprogs",
     "thin_restore": "thin-provisioning-tools",
+    "thin_delta": "thin-provisioning-tools",
 }
 NBD = ("nbdkit", "nbdcopy")
 _SOCAT = "socat -u -b 131072"

@@ -32,7 +32,7 @@ def main() -> int:
     """Run the scenarios."""
     options = _parse()
     if options.list:
-        print("\n".join(report.aligned([(one.name, one.title) for one in CATALOGUE])))
+        print("\n".join(f"{one.name:18}{one.title}" for one in CATALOGUE))
         return 0
     control = machine.pin_network()
     size_bytes = _SMOKE_BYTES if options.smoke else parse_size(options.size)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -120,7 +120,8 @@ def run_checked(entry: Entry, tool: Tool) -> Result:
     """Run a tool once. Raises SystemExit: something else arrived than was sent."""
     tool.reset()
     if entry.place is not Place.MEMORY:
-        os.sync()  # what is not this run's is on the disk already
+        for _, arrived in tool.copies:  # what is not this run's is on the disk already
+            subprocess.run(["sync", "--file-system", arrived.parent], check=True)
     result = tool.run()
     for sent, arrived in tool.copies:
         if not same_content(sent, arrived):
