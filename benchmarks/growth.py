@@ -20,18 +20,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import machine
-from data import GIB
-from growth_cases import ORIGIN, REPLICA, SERIES, Case
-from peers import missing_packages
-from report import FORMAT, aligned
-from thin_pool import CHUNK_BYTES, VG, FilePool, Volume, write_metadata
-
 from blockrep.model.names import VolumeName
 from blockrep.replication.plan import SpooledPlan
 from blockrep.storage.interface import StorageSettings
 from blockrep.storage.lvm.source import LvmSource
 from blockrep.storage.lvm.target import LvmTarget
 from blockrep.storage.lvm.versions import check_thin_tools
+from data import GIB
+from growth_cases import ORIGIN, REPLICA, SERIES, Case
+from peers import missing_packages
+from report import FORMAT, aligned
+from thin_pool import CHUNK_BYTES, VG, FilePool, Volume, write_metadata
 
 _TIB = 1024 * GIB
 _SIZES = (GIB, 16 * GIB, 256 * GIB, 4 * _TIB, 16 * _TIB)
@@ -41,8 +40,8 @@ _SNAPSHOTS = (1, 10, 100, 1_000)
 _SERIES: tuple[tuple[str, str, str, Sequence[int], Sequence[int]], ...] = (
     ("volume", "volume size, the same change", "bytes", _SIZES, (GIB, 16 * _TIB)),
     ("changes", "changed extents", "extents", _CHANGES, (1_000, 10_000)),
-    ("snapshots", "snapshots at the source, the same change", "snapshots", _SNAPSHOTS, (1, 1_000)),
-    ("goods", "good snapshots of the replica: a look at it", "snapshots", _SNAPSHOTS, (1, 1_000)),
+    ("snapshots", "snapshots at the source, the same change", "snapshots", _SNAPSHOTS, (1, 100)),
+    ("goods", "good snapshots of the replica: a look at it", "snapshots", _SNAPSHOTS, (1, 100)),
 )
 _NEEDS = ("thin_restore", "thin_delta")
 _METADATA = "metadata.bin"

@@ -8,18 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from data import GIB
-from thin_pool import (
-    CHUNK_BYTES,
-    POOL_UUID,
-    Device,
-    Mapping,
-    Volume,
-    pool_row,
-    report,
-    uuid_of,
-)
-
 from blockrep.model.snapshots import Snapshot
 from blockrep.storage.lvm.reports import parse_volumes
 from blockrep.storage.lvm.tags import (
@@ -30,6 +18,17 @@ from blockrep.storage.lvm.tags import (
     good_tags,
     replica_tag,
     source_tags,
+)
+from data import GIB
+from thin_pool import (
+    CHUNK_BYTES,
+    POOL_UUID,
+    Device,
+    Mapping,
+    Volume,
+    pool_row,
+    report,
+    uuid_of,
 )
 
 ORIGIN = "origin"

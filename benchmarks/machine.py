@@ -71,8 +71,8 @@ def mounted_xfs(folder: Path, size_bytes: int) -> Iterator[Path | None]:
     with image.open("wb") as file:
         file.truncate(size_bytes + _XFS_SPARE_BYTES)
     mounted.mkdir()
-    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
-    argv = ["mount", "-o", "loop,discard", image, mounted]
+    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", str(image)], check=True)
+    argv = ["mount", "-o", "loop,discard", str(image), str(mounted)]
     done = subprocess.run(argv, check=False, capture_output=True, text=True)
     try:
         if done.returncode:
@@ -80,7 +80,7 @@ def mounted_xfs(folder: Path, size_bytes: int) -> Iterator[Path | None]:
         yield None if done.returncode else mounted
     finally:
         if not done.returncode:
-            subprocess.run(["umount", mounted], check=True)
+            subprocess.run(["umount", str(mounted)], check=True)
         image.unlink()
         mounted.rmdir()
 
@@ -109,7 +109,7 @@ def _version(argv: list[str]) -> str:
 
 def is_in_memory(folder: Path) -> bool:
     """Tell whether a folder is on tmpfs."""
-    argv = ["stat", "--file-system", "--format=%T", folder]
+    argv = ["stat", "--file-system", "--format=%T", str(folder)]
     done = subprocess.run(argv, check=False, capture_output=True, text=True)
     return done.stdout.strip() == "tmpfs"
 

@@ -6,13 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from blockrep.cli.arguments import parse_arguments
+from blockrep.errors import UsageError
 from measure import Program, Result, free_port, run_ends
 from relay import Link
 from sampler import sampler_argv
 from workspace import HOST, Workspace
-
-from blockrep.cli.arguments import parse_arguments
-from blockrep.errors import UsageError
 
 
 def program_text(part: str) -> str:
@@ -22,7 +21,7 @@ def program_text(part: str) -> str:
 
 def compress_options() -> dict[str, tuple[str, ...]]:
     """Return the ways in which a push can be told to compress, by their names."""
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for word in ("auto", "on", "off"):
         try:
             parse_arguments(["push", "/a", f"{HOST}:/a", f"--compress={word}"])

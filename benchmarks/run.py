@@ -16,13 +16,12 @@ from pathlib import Path
 
 import machine
 import report
+from blockrep.config.values import parse_size
 from catalogue import CATALOGUE
 from data import MIB
 from peers import missing_packages
 from scenario import Entry, Outcome, Place, Scenario, measure, run_checked
 from workspace import Workspace, make_certificates, removed_at_end
-
-from blockrep.config.values import parse_size
 
 _SMOKE_BYTES = 32 * MIB
 _XFS_COPIES = 5  # source, two replicas, the peer's copy, and what changes

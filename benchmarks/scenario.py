@@ -121,7 +121,7 @@ def run_checked(entry: Entry, tool: Tool) -> Result:
     tool.reset()
     if entry.place is not Place.MEMORY:
         for _, arrived in tool.copies:  # what is not this run's is on the disk already
-            subprocess.run(["sync", "--file-system", arrived.parent], check=True)
+            subprocess.run(["sync", "--file-system", str(arrived.parent)], check=True)
     result = tool.run()
     for sent, arrived in tool.copies:
         if not same_content(sent, arrived):

@@ -9,12 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import blockrep
 from data import Extents
 from measure import Program, Result, free_port, run_ends
 from product import Product, program_text
 from workspace import Workspace
-
-import blockrep
 
 NEEDS = ("ssh", "sshd")
 _CIPHER = "aes128-gcm@openssh.com"  # the fastest of OpenSSH's, for every tool alike

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data import spoil, warm_pages
-
 from blockrep.certificates.authority import create_authority, issue
 from blockrep.certificates.naming import Role
+from data import spoil, warm_pages
 
 HOST = "localhost"
 
