@@ -76,8 +76,9 @@ def main() -> int:
     options = _parse()
     lacking = sorted(set(missing_packages()) & set(_NEEDS))
     if lacking or os.geteuid() != 0:
-        print(f"skipped: it needs root, and {' and '.join(_NEEDS)}")
-        print("  Debian: apt-get install thin-provisioning-tools")
+        print(f"skipped: it needs root, as the product does, and {' and '.join(_NEEDS)}")
+        if lacking:
+            print("  Debian: apt-get install thin-provisioning-tools")
         return 0
     rounds = 1 if options.smoke else options.rounds
     figures: dict[str, object] = {"format": FORMAT, "rounds": rounds, **machine.describe()}

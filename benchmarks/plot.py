@@ -45,21 +45,26 @@ def scenarios(figures: dict[str, Any], path: Path) -> None:
 
 
 def growth(figures: dict[str, Any], path: Path) -> None:
-    """Draw time and memory against what grows, both axes logarithmic."""
+    """Draw time and memory against what grows; on scales that all share, so that flat is flat."""
     series = figures["series"]
     figure = Figure(figsize=(4 * len(series), 6), layout="constrained")
-    grid = figure.subplots(2, len(series), squeeze=False)
-    for column, one in enumerate(series.values()):
+    grid = figure.subplots(2, len(series), squeeze=False, sharey="row")
+    for (time_axis, memory_axis), one in zip(grid.T, series.values(), strict=True):
         points = one["points"]
         values = [point["value"] for point in points]
-        for row, (key, label) in enumerate((("seconds", "seconds"), ("peak_mib", "MiB peak"))):
-            axis = grid[row][column]
-            axis.plot(values, [point[key] for point in points], "o-", color=_OURS)
+        for axis, key, colour in (
+            (time_axis, "tool_seconds", _THEIRS),
+            (time_axis, "seconds", _OURS),
+            (memory_axis, "peak_mib", _OURS),
+        ):
+            axis.plot(values, [point[key] for point in points], "o-", color=colour)
             axis.set_xscale("log")
-            axis.set_yscale("log")
-            axis.set_ylabel(label)
             axis.set_xlabel(one["unit"])
-        grid[0][column].set_title(one["title"], fontsize=9)
+        time_axis.set_yscale("log")
+        time_axis.set_title(one["title"], fontsize=9)
+    grid[0][0].set_ylabel("seconds (grey: while thin_delta ran)")
+    grid[1][0].set_ylabel("MiB, peak of the planning process")
+    grid[1][0].set_ylim(bottom=0)
     _save(figure, path)
 
 

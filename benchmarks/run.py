@@ -53,7 +53,6 @@ def main() -> int:
         for entry in options.scenario or CATALOGUE:
             outcome = _run(entry, folder, disk, size_bytes, rounds, options)
             if outcome is not None:
-                print(report.table(outcome), flush=True)
                 outcomes[entry.name] = outcome
     figures["scenarios"] = {name: report.as_json(one) for name, one in outcomes.items()}
     if options.json:
@@ -141,7 +140,7 @@ def _run(
     rounds: int,
     options: argparse.Namespace,
 ) -> Outcome | None:
-    """Prepare a scenario and run it; None: it cannot be run here, which is said."""
+    """Prepare a scenario, run it, print its table; None: it cannot be run here, which is said."""
     size_bytes = max(int(size_bytes * entry.share) // MIB, 8) * MIB
     with ExitStack() as stack:
         if not stack.enter_context(machine.congestion_control(entry.congestion)):
@@ -160,6 +159,7 @@ def _run(
         fresh = entry.fresh or options.destination == "new"
         scenario = entry.make(Workspace(near, far, folder / "certs", fresh), size_bytes)
         outcome = measure(entry, scenario, rounds)
+        print(report.table(outcome), flush=True)
         if options.profile:
             _profile(entry, scenario, rounds, options.profile)
         return outcome

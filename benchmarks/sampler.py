@@ -54,11 +54,13 @@ def _sample(end: threading.Event, places: Counter[str], cpu: dict[str, float]) -
 
 
 def _thread_seconds() -> dict[str, float]:
+    names = {str(one.native_id): one.name for one in threading.enumerate()}
     found = {}
     for task in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):
             nanoseconds = int((task / "schedstat").read_text().split()[0])
-            found[f"{(task / 'comm').read_text().strip()} {task.name}"] = nanoseconds / 1e9
+            name = names.get(task.name) or (task / "comm").read_text().strip()
+            found[f"{name} {task.name}"] = nanoseconds / 1e9
     return found
 
 
