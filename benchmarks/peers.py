@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -122,9 +123,10 @@ class Peers:
         """Copy to an rsync daemon, without encryption."""
         space = self._space
         config = space.folder / "rsyncd.conf"
+        user = "uid = 0\ngid = 0\n" if os.geteuid() == 0 else ""  # else it is "nobody"
         config.write_text(
             f"use chroot = no\npid file = {space.folder}/rsyncd.pid\n"
-            f"[plain]\npath = {space.plain.parent}\nread only = no\nuid = 0\ngid = 0\n"
+            f"[plain]\npath = {space.plain.parent}\nread only = no\n{user}"
         )
         (space.folder / "rsyncd.pid").unlink(missing_ok=True)
 
