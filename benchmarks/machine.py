@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from blockrep import __version__
+
 _NAMESPACE = "BLOCKREP_BENCHMARK_NAMESPACE"
 _CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
@@ -90,6 +92,7 @@ def describe() -> dict[str, object]:
     with Path("/proc/cpuinfo").open() as file:
         models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     return {
+        "blockrep": __version__,
         "cores": os.cpu_count(),
         "processor": models[0] if models else platform.machine(),
         "kernel": platform.release(),

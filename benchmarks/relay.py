@@ -14,8 +14,8 @@ import time
 from dataclasses import dataclass
 
 _BLOCK_BYTES = 64 * 1024
-#: What is under way on a link without a rate: more than any window.
-_UNPACED_BYTES = 512 * 1024 * 1024
+#: What is under way at most on a link without a rate: 3 GB/s for 20 ms.
+_UNPACED_BYTES = 64 * 1024 * 1024
 _BUFFER_SECONDS = 0.05
 
 
