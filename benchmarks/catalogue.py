@@ -20,7 +20,12 @@ CATALOGUE = (
     Entry("sparse", "full copy, 90 % not allocated", full.sparse, fresh=True),
     Entry("tiny-extents", "full copy of 100,000 lone 4 KiB", full.tiny_extents, fresh=True),
     Entry("scan-scattered", "1 % changed, scattered; plain files", changed.scan_scattered),
-    Entry("scan-contiguous", "1 % changed, in one run; plain files", changed.scan_contiguous),
+    Entry(
+        "scan-contiguous",
+        "1 % changed, in one run; plain files",
+        changed.scan_contiguous,
+        like="scan-scattered",
+    ),
     Entry("scan-unchanged", "nothing changed; plain files", changed.scan_unchanged),
     Entry(
         "known-scattered",
@@ -33,6 +38,7 @@ CATALOGUE = (
         "1 % changed, in one run; delta known (XFS)",
         changed.known_contiguous,
         Place.XFS,
+        like="known-scattered",
     ),
     Entry(
         "known-tiny",
@@ -40,7 +46,13 @@ CATALOGUE = (
         changed.known_tiny,
         Place.XFS,
     ),
-    Entry("known-unchanged", "nothing changed; known (XFS)", changed.known_unchanged, Place.XFS),
+    Entry(
+        "known-unchanged",
+        "nothing changed; known (XFS)",
+        changed.known_unchanged,
+        Place.XFS,
+        like="known-scattered",
+    ),
     Entry("slow-link", "compressible, 100 Mbit/s", link.slow_link, share=_SLOW_SHARE),
     Entry("far-link", "compressible, 20 ms each way", link.far_link, share=1 / 4),
     Entry("eight-volumes", "eight volumes at once", full.eight_volumes),

@@ -15,7 +15,7 @@ from workspace import Workspace
 
 _SMALLEST_WINDOW_BYTES = 8 * MIB
 _LARGEST_WINDOW_BYTES = 256 * MIB  # the product's own
-_SECONDS = 4
+_SECONDS = 3
 
 
 @dataclass

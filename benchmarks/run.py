@@ -50,7 +50,7 @@ def main() -> int:
         folder = Path(stack.enter_context(_temporary(options.folder)))
         disk = Path(stack.enter_context(_temporary(options.disk)))
         make_certificates(folder / "certs")
-        for entry in options.scenario or CATALOGUE:
+        for entry in options.scenario or _chosen(smoke=options.smoke):
             outcome = _run(entry, folder, disk, size_bytes, rounds, options)
             if outcome is not None:
                 outcomes[entry.name] = outcome
@@ -67,7 +67,11 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     by_name = {one.name: one for one in CATALOGUE}
     parser = argparse.ArgumentParser(description="Measures blockrep beside its peers.")
-    parser.add_argument("--smoke", action="store_true", help="32 MiB, one round: does it work?")
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="32 MiB, one round, a scenario of each kind: does it work?",
+    )
     parser.add_argument(
         "--scenario",
         action="append",
@@ -108,6 +112,10 @@ def _parse() -> argparse.Namespace:
         help="run the first tool of each scenario once more, and write what its threads did there",
     )
     return parser.parse_args()
+
+
+def _chosen(*, smoke: bool) -> list[Entry]:
+    return [one for one in CATALOGUE if not (smoke and one.like)]
 
 
 def _temporary(folder: Path) -> tempfile.TemporaryDirectory[str]:

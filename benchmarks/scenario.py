@@ -78,6 +78,7 @@ class Entry:
         fresh: every tool writes new files, whatever was asked for.
         share: part of the size that is asked for.
         congestion: of TCP, if not the pinned one.
+        like: the scenario that runs the same code; a smoke run leaves this one out.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Entry:
     fresh: bool = False
     share: float = 1.0
     congestion: str = ""
+    like: str = ""
 
 
 @dataclass

@@ -15,6 +15,11 @@ def test_names_are_unique() -> None:
     assert len(set(names)) == len(names)
 
 
+def test_what_a_smoke_run_leaves_out_is_like_something_that_it_runs() -> None:
+    run = {one.name for one in CATALOGUE if not one.like}
+    assert {one.like for one in CATALOGUE if one.like} <= run
+
+
 def test_the_documentation_lists_every_scenario() -> None:
     text = (ROOT / "docs" / "performance.md").read_text()
     missing = [one.name for one in CATALOGUE if f"`{one.name}`" not in text]
