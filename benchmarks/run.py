@@ -50,7 +50,7 @@ def main() -> int:
         folder = Path(stack.enter_context(_temporary(options.folder)))
         disk = Path(stack.enter_context(_temporary(options.disk)))
         make_certificates(folder / "certs")
-        for entry in options.scenario or _chosen(smoke=options.smoke):
+        for entry in _chosen(options.scenario, smoke=options.smoke):
             outcome = _run(entry, folder, disk, size_bytes, rounds, options)
             if outcome is not None:
                 outcomes[entry.name] = outcome
@@ -65,7 +65,6 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    by_name = {one.name: one for one in CATALOGUE}
     parser = argparse.ArgumentParser(description="Measures blockrep beside its peers.")
     parser.add_argument(
         "--smoke",
@@ -75,7 +74,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--scenario",
         action="append",
-        type=lambda name: by_name[name],
+        choices=[one.name for one in CATALOGUE],
         metavar="NAME",
         help="only this one; several allowed; default: all",
     )
@@ -114,7 +113,9 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _chosen(*, smoke: bool) -> list[Entry]:
+def _chosen(names: list[str] | None, *, smoke: bool) -> list[Entry]:
+    if names:
+        return [one for one in CATALOGUE if one.name in names]
     return [one for one in CATALOGUE if not (smoke and one.like)]
 
 
