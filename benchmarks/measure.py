@@ -2,114 +2,180 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import signal
+import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from relay import Link, relay_argv
+
 TIMEOUT_SECONDS = 600
+_POLL_SECONDS = 0.002
+_METER = Path(__file__).with_name("meter.py")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Program:
-    """One process of a run. ``ready``: text in its output after which the other end may start."""
+    """One process of a run.
+
+    ``port``, ``path``: it is ready when something listens there, when that exists. ``serves``: it
+    does not end by itself.
+    """
 
     name: str
     argv: Sequence[str]
-    ready: str = ""
+    port: int = 0
+    path: Path | None = None
+    serves: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class Result:
-    """One run: seconds, and for each process its peak memory in KiB."""
+    """One run: seconds; for each end, the peak memory in KiB of its largest process.
+
+    ``output``: what the first sender printed.
+    """
 
     wall_seconds: float
     cpu_seconds: float
     peak_kib: dict[str, int] = field(default_factory=dict)
+    output: str = ""
 
 
-class _Measured:
-    """A started process whose resources are taken from the kernel when it ends."""
+class Measured:
+    """A started program, its output, and what it took when it has ended."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in wait
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in wait
+        note, self._note = tempfile.mkstemp(prefix="blockrep-note-")
+        os.close(note)
         self.process = subprocess.Popen(
-            program.argv, stdin=subprocess.DEVNULL, stdout=self.output, stderr=self.output
+            [sys.executable, "-I", "-S", str(_METER), self._note, *program.argv],
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
+            start_new_session=True,
         )
 
     def wait_ready(self) -> None:
+        """Wait until the program serves. Raises RuntimeError: it ended, or is not ready in time."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
-        while self.program.ready not in self.text():
+        while not self._is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                msg = f"{self.program.name} did not start: {self.text()}"
-                raise RuntimeError(msg)
-            time.sleep(0.005)
+                raise RuntimeError(f"{self.program.name} did not start: {self.text()}")
+            time.sleep(_POLL_SECONDS)
+
+    def _is_ready(self) -> bool:
+        port, path = self.program.port, self.program.path
+        return (not port or port in listening_ports()) and (path is None or path.exists())
 
     def text(self) -> str:
-        size = os.fstat(self.output.fileno()).st_size
-        return os.pread(self.output.fileno(), size, 0).decode(errors="replace")
+        """Return what the program has printed."""
+        size = os.fstat(self._output.fileno()).st_size
+        return os.pread(self._output.fileno(), size, 0).decode(errors="replace")
 
-    def wait(self) -> tuple[float, int]:
-        """Return CPU seconds and peak memory in KiB of the process and its children."""
-        _, status, usage = os.wait4(self.process.pid, 0)
-        self.process.returncode = os.waitstatus_to_exitcode(status)
-        text = self.text()
-        self.output.close()
-        if self.process.returncode not in {0, -15}:
-            msg = f"{self.program.name} failed ({self.process.returncode}): {text}"
-            raise RuntimeError(msg)
-        return usage.ru_utime + usage.ru_stime, usage.ru_maxrss
+    def wait(self) -> dict[str, float]:
+        """Return the meter's figures. Raises RuntimeError: the program failed."""
+        self.process.wait(TIMEOUT_SECONDS)
+        figures = json.loads(Path(self._note).read_bytes() or b'{"status": "not known"}')
+        # What serves was told to end, and each calls that another status.
+        if figures["status"] != 0 and not self.program.serves:
+            raise RuntimeError(f"{self.program.name} failed ({figures['status']}): {self.text()}")
+        return dict(figures)
+
+    def end_serving(self) -> None:
+        """Tell a program that serves to end. Raises RuntimeError: it has ended already."""
+        if self.process.poll() is not None:
+            raise RuntimeError(f"{self.program.name} ended early: {self.text()}")
+        self.process.terminate()
+
+    def close(self) -> None:
+        """End whatever still runs of it."""
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self._output.close()
+        Path(self._note).unlink(missing_ok=True)
 
 
-def run_pair(
-    receiver: Callable[[], Program], sender: Callable[[str], Program], *, daemon: bool
+@contextlib.contextmanager
+def running(programs: Iterable[Program]) -> Iterator[list[Measured]]:
+    """Start programs and wait until they serve; end at exit what still runs."""
+    with contextlib.ExitStack() as stack:
+        started = []
+        for program in programs:
+            one = Measured(program)
+            stack.callback(one.close)
+            started.append(one)
+        for one in started:
+            one.wait_ready()
+        yield started
+
+
+def run_ends(
+    receivers: Callable[[int], list[Program]],
+    senders: Callable[[int], list[Program]],
+    link: Link | None = None,
+    ports: tuple[int, int] | None = None,
 ) -> Result:
-    """Run a receiver and a sender; time from the sender's start until both have done their work.
+    """Run receivers and senders; time from the first sender's start until all work is done.
+
+    Receivers that serve have done their work when the senders end; others when they end.
 
     Args:
-        receiver: makes the listening program.
-        sender: makes the other one, given the receiver's output so far.
-        daemon: the receiver does not end by itself: the sender's end is the end of the work.
+        receivers: given the port to listen on.
+        senders: given the port to connect to.
+        link: between them; its process is not counted.
+        ports: that of the receivers and that of the link; None: any.
     """
-    listening = _Measured(receiver())
-    try:
-        listening.wait_ready()
-        program = sender(listening.text())
-        started = time.monotonic()
-        sending = _Measured(program)
-        sender_cpu, sender_peak = sending.wait()
-        ended = time.monotonic()
-        if daemon:
-            listening.process.terminate()
-        receiver_cpu, receiver_peak = listening.wait()
-        if not daemon:
-            ended = time.monotonic()
-    except BaseException:
-        if listening.process.returncode is None:
-            listening.process.kill()
-            listening.process.wait()
-        raise
+    port, near_port = ports or (free_port(), free_port())
+    relays = [Program("relay", relay_argv(link, near_port, port), near_port)] if link else []
+    with running(receivers(port)) as far, running(relays):
+        with contextlib.ExitStack() as stack:
+            near = [Measured(one) for one in senders(near_port if link else port)]
+            for one in near:
+                stack.callback(one.close)
+            sent = [one.wait() for one in near]
+            output = near[0].text()
+        for one in far:
+            if one.program.serves:
+                one.end_serving()
+        received = [one.wait() for one in far]
+    ends = [one["ended"] for one in sent]
+    ends += [one["ended"] for one, end in zip(received, far, strict=True) if not end.program.serves]
     return Result(
-        ended - started,
-        sender_cpu + receiver_cpu,
-        {"sender": sender_peak, "receiver": receiver_peak},
+        max(ends) - min(one["started"] for one in sent),
+        sum(one["cpu_seconds"] for one in sent + received),
+        {
+            "sender": int(max(one["peak_kib"] for one in sent)),
+            "receiver": int(max(one["peak_kib"] for one in received)),
+        },
+        output,
     )
 
 
-def warm_pages(folder: Path, size_bytes: int) -> None:
-    """Touch as much memory as the destination will take, just before a run.
+def listening_ports() -> set[int]:
+    """Return the TCP ports of this network namespace on which somebody listens."""
+    ports = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        if words[3] == "0A":
+            ports.add(int(words[1].rpartition(":")[2], 16))
+    return ports
 
-    Memory that was freed more than about two seconds ago goes back to a hypervisor, and touching
-    it again
-    is five times slower: without this the order of the tools decides.
-    """
-    path = folder / "warm"
-    block = bytes(1 << 20)
-    with path.open("wb", buffering=0) as file:
-        for _ in range(size_bytes >> 20):
-            file.write(block)
-    path.unlink()
+
+def free_port() -> int:
+    """Return a port that nobody uses."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])

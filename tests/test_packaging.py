@@ -130,7 +130,7 @@ def test_the_wheel_is_imported_from_where_it_was_installed(installed: Path) -> N
 
 
 def test_the_lock_files_name_no_place_and_pin_everything() -> None:
-    for lock in ("run", "dev"):
+    for lock in ("run", "dev", "bench"):
         text = (ROOT / "requirements" / f"{lock}.txt").read_text()
         assert "://" not in text
         assert not re.search(r"^\s*-", text.replace("    --hash=sha256:", ""), re.MULTILINE)
