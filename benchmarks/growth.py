@@ -180,13 +180,13 @@ def _prepare(
 ) -> tuple[FilePool, StorageSettings]:
     pool = FilePool(folder / _METADATA, volumes, case.pool_chunks)
     check_thin_tools(pool)  # the same for every case: once for a process
-    pool.log.clear()
+    pool.take_log()
     return pool, StorageSettings(folder / "state", folder / "run")
 
 
 def _figures(found: int, started: float, pool: FilePool) -> Figures:
     seconds = time.monotonic() - started
-    tool_seconds = sum(one.seconds for one in pool.log if one.argv[0] == "thin_delta")
+    tool_seconds = sum(one.seconds for one in pool.take_log() if one.argv[0] == "thin_delta")
     status = Path("/proc/self/status").read_text()
     peak_kib = int(status.partition("VmHWM:")[2].split()[0])
     return Figures(found, seconds, tool_seconds, peak_kib / 1024)

@@ -21,7 +21,7 @@ def _through(link: Link, space: Workspace, size_bytes: int) -> Scenario:
     pushed, piped = [(space.source, space.replica)], [(space.source, space.plain)]
     tools = [
         Tool(
-            f"blockrep compress {word}",
+            f"blockrep, zstd {word}",
             functools.partial(copies.product.push, *options, link=link),
             pushed,
             space.forget,

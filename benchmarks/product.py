@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from blockrep.cli.arguments import parse_arguments
-from blockrep.errors import UsageError
 from measure import Program, Result, free_port, run_ends
 from relay import Link
 from sampler import sampler_argv
@@ -21,14 +19,7 @@ def program_text(part: str) -> str:
 
 def compress_options() -> dict[str, tuple[str, ...]]:
     """Return the ways in which a push can be told to compress, by their names."""
-    found: dict[str, tuple[str, ...]] = {}
-    for word in ("auto", "on", "off"):
-        try:
-            parse_arguments(["push", "/a", f"{HOST}:/a", f"--compress={word}"])
-        except UsageError:
-            continue
-        found[word] = (f"--compress={word}",)
-    return found or {"on": ("--compress",), "off": ()}
+    return {"by itself": (), "always": ("--compress",), "never": ("--no-compress",)}
 
 
 class Product:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from blockrep.cli.arguments import parse_arguments
 from catalogue import CATALOGUE
 from product import compress_options
 
@@ -26,5 +27,9 @@ def test_the_documentation_lists_every_scenario() -> None:
     assert not missing
 
 
-def test_compression_is_compared_with_none() -> None:
-    assert {"on", "off"} <= set(compress_options())
+def test_the_ways_to_compress_are_ways_of_a_push() -> None:
+    said = [
+        parse_arguments(["push", "/a", "host:/a", *options]).compress
+        for options in compress_options().values()
+    ]
+    assert said == [None, True, False]

@@ -251,3 +251,28 @@ def test_a_push_with_nothing_changed_does_not_read_the_volume(
         assert sent_bytes(hosts.pushed()) == 0
         after = hosts.pair.origin.run(counter, timeout_seconds=30).stdout.split()[-1]
         assert (int(after) - int(before)) * 512 < 16 * MIB
+
+
+def test_of_a_changed_chunk_only_changed_pages_are_sent(
+    hosts: Deployment, make_groups: MakeGroups
+) -> None:
+    """A database writes pages of 8 KiB all over; a chunk of 1 MiB changes as a whole."""
+    groups = make_groups(source_chunk_bytes=MIB, target_chunk_bytes=128 * 1024)
+    groups.thin_volume.write_random(0, 48 * MIB)
+    with hosts.server():
+        hosts.push()
+        sent = []
+        for options in (["--no-page-delta"], ["--page-delta"], []):
+            for chunk in range(40):
+                groups.thin_volume.write_random(chunk * MIB + 40 * 1024, 8 * 1024)
+            events = hosts.pushed("--no-compress", *options)
+            sent.append(sent_bytes(events))
+            assert_replicated(groups)
+            (spent,) = [one for one in events if one["event"] == "spent"]
+            assert {"lvs", "lvcreate", "thin_delta"} <= {name for name, _, _ in spent["commands"]}
+            assert spent["target_command_count"] > 10
+            assert spent["metadata_snapshot_seconds"] > 0
+    whole, pages, by_itself = sent
+    assert whole >= 40 * MIB
+    assert pages < 40 * 12 * 1024
+    assert by_itself < 40 * 12 * 1024
