@@ -101,6 +101,23 @@ def test_a_thousand_connections_that_say_nothing(site: Site) -> None:
     record("held connections", HELD, 0)
 
 
+def test_what_a_thousand_connections_cost_a_push(site: Site) -> None:
+    """It ends well beside them; how much later than alone is for the report, not for a bound."""
+    site.fill(64 * MIB)
+    with site.server(extra=SETTINGS), contextlib.ExitStack() as stack:
+        took = []
+        for held in (0, HELD):
+            site.change(0, 64 * MIB)
+            for _ in range(held):
+                stack.enter_context(dial(site))
+            started = time.monotonic()
+            site.pushed()
+            took.append(time.monotonic() - started)
+            assert site.equal()
+    detail = f"{took[1]:.1f} s beside them, {took[0]:.1f} s alone"
+    record("pushes of 64 MiB beside a thousand connections", 1, 0, detail)
+
+
 def test_sessions_that_fall_silent_are_ended(site: Site) -> None:
     with attacked(site), contextlib.ExitStack() as stack:
         silent = [stack.enter_context(dial_tls(site)) for _ in range(10)]
