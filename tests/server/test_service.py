@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -176,19 +177,45 @@ def test_a_session_that_has_nothing_open_ends_with_its_identity(
     assert '"identity": "alpha"' in ended[0]
 
 
-def test_sessions_of_chosen_peers_are_ended_with_the_reason(tmp_path: Path) -> None:
+def test_sessions_of_revoked_certificates_are_ended_with_the_reason(tmp_path: Path) -> None:
     async def scenario() -> None:
         server = MemoryServer(tmp_path, AccessPolicy(None, None))
-        async with server.session("alpha") as revoked, server.session("beta") as other:
-            end = server.service.end_sessions
-            assert end(lambda peer: peer.identity == "alpha", "the certificate was revoked") == 1
+        async with (
+            server.session("alpha", serial=7) as revoked,
+            server.session("beta", serial=8) as other,
+            server.session("user:root") as local,
+        ):
+            server.service.revoke({7, 9})
             with pytest.raises(RefusedError, match="was revoked"):
                 await revoked.receive_any()
             await other.send(Bye())
+            await local.send(Bye())
         await server.settle()
-        assert server.service.end_sessions(lambda _peer: True, "late") == 0
 
     run_virtual(scenario())
+
+
+def test_a_revoked_certificate_is_not_welcome_however_it_got_through_the_handshake(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "blockrep.audit")
+
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy(None, None))
+        server.service.revoke({7})
+        with pytest.raises(RefusedError, match="was revoked"):
+            async with server.session("alpha", serial=7):
+                pass
+        await server.settle()
+        server.service.revoke({8})
+        async with server.session("alpha", serial=7) as again:
+            await again.send(Bye())
+        await server.settle()
+
+    run_virtual(scenario())
+    lines = [one.getMessage() for one in caplog.records if one.name == "blockrep.audit"]
+    events = [json.loads(line)["event"] for line in lines]
+    assert events == ["refused", "authenticated"]
 
 
 def test_a_session_that_ends_by_rules_does_not_end_who_serves_it(tmp_path: Path) -> None:

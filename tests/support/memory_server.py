@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,13 @@ class MemoryServer:
         folder = self.folder / "run"
         return {path.name for path in folder.rglob("*")} if folder.exists() else set()
 
-    def dial(self, identity: str) -> MemoryTransport:
-        """Return a client's end of a connection that is served."""
+    def dial(self, identity: str, serial: int = 0, until: int = 0) -> MemoryTransport:
+        """Return a client's end of a connection that is served.
+
+        ``serial`` and ``until`` (seconds since the epoch): of its certificate.
+        """
         client_end, server_end = memory_pair(client_name=identity)
+        server_end.peer = replace(server_end.peer, serial=serial, not_after_seconds=until)
         self._serving.add(asyncio.create_task(self.service.serve(server_end)))
         return client_end
 
@@ -87,9 +92,11 @@ class MemoryServer:
         self._serving.clear()
 
     @contextlib.asynccontextmanager
-    async def session(self, identity: str) -> AsyncIterator[Channel]:
+    async def session(
+        self, identity: str, serial: int = 0, until: int = 0
+    ) -> AsyncIterator[Channel]:
         """Yield a client's channel after the handshake."""
-        async with Channel(self.dial(identity), Side.CLIENT) as channel:
+        async with Channel(self.dial(identity, serial, until), Side.CLIENT) as channel:
             await channel.send(Hello((1, 1), (), "test"))
             await channel.receive(Welcome)
             yield channel

@@ -87,6 +87,7 @@ async def serve_listening(
     adopted = [one for one in inherited if one.family != socket.AF_UNIX]
     with ThreadBlocking(THREADS_PER_SESSION * settings.server.max_sessions) as blocking:
         service = service_of(settings, blocking)
+        service.revoke(serials_on(_revocations(settings)))
         listeners: list[TlsListener | LocalListener] = []
         watching: list[asyncio.Task[None]] = []
         try:
@@ -154,9 +155,7 @@ def _prepare_reload(
         if tls is not None and context is not None:
             tls.use(context)
         service.change_rules(fresh.access.permit, fresh.access.knows)
-        service.end_sessions(
-            lambda peer: peer.serial in revoked, "the client's certificate was revoked"
-        )
+        service.revoke(revoked)
 
     return apply
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ __all__ = ["Service", "ServiceSettings"]
 
 _log = logging.getLogger("blockrep.server")
 _FEATURES = ("zstd",)
+_ASK = "ask who administers the server"
+_REVOKED = "the client's certificate was revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Service:
         self._blocking = blocking
         self._limiters: dict[tuple[str, str, int], RateLimiter] = {}
         self._sessions: dict[asyncio.Task[None], _Served] = {}
+        self._revoked: frozenset[int] = frozenset()
 
     async def serve(self, transport: Transport) -> None:
         """Serve one connection to its end; never raises but CancelledError."""
@@ -124,12 +127,16 @@ class Service:
             if not knows(served.peer.identity) or not served.gate.still_allows():
                 self._end(served, "the server's configuration does not allow it any more")
 
-    def end_sessions(self, of: Callable[[PeerInfo], bool], what: str) -> int:
-        """End the sessions of these peers as refused, ``what`` says why; return how many."""
-        chosen = [served for served in self._sessions.values() if of(served.peer)]
-        for served in chosen:
-            self._end(served, what)
-        return len(chosen)
+    def revoke(self, serials: Collection[int]) -> None:
+        """Serve nobody whose certificate has one of these numbers, from now on; end their sessions.
+
+        They take the place of those before. A handshake that goes on under the list before ends
+        here: it may have been held open for that.
+        """
+        self._revoked = frozenset(serials)
+        for served in list(self._sessions.values()):
+            if served.peer.serial in self._revoked:
+                self._end(served, _REVOKED)
 
     def _end_at_expiry(self, served: _Served) -> asyncio.TimerHandle | None:
         """End the session with its certificate: nobody would have let it begin after that."""
@@ -150,7 +157,7 @@ class Service:
         served.ended = RefusedError(
             what,
             safe="what the receiver acknowledged is kept",
-            next_step="ask who administers the server",
+            next_step=_ASK,
         )
         served.audit("ended", {"what": what})
         served.channel.fail(served.ended)
@@ -183,14 +190,10 @@ class Service:
     async def _serve(self, served: _Served) -> None:
         settings = self._settings
         async with served.channel as channel:
-            if len(self._sessions) > settings.max_sessions:
-                what = f"the server has its limit of {settings.max_sessions} sessions"
-                served.audit("refused", {"what": what})
-                raise BusyError(
-                    what,
-                    safe="nothing was changed",
-                    next_step="try again later, or raise server.max_sessions",
-                )
+            refusal = self._refusal_of(served)
+            if refusal is not None:
+                served.audit("refused", {"what": refusal.what})
+                raise refusal
             served.audit("authenticated", {})
             receiver = Receiver(
                 channel,
@@ -212,6 +215,19 @@ class Service:
                     served.audit,
                     self._now_seconds,
                 )
+
+    def _refusal_of(self, served: _Served) -> BlockrepError | None:
+        """Return why a client that the transport authenticated is not let in, None if it is."""
+        most = self._settings.max_sessions
+        if served.peer.serial in self._revoked:
+            return RefusedError(_REVOKED, safe="nothing was changed", next_step=_ASK)
+        if len(self._sessions) > most:
+            return BusyError(
+                f"the server has its limit of {most} sessions",
+                safe="nothing was changed",
+                next_step="try again later, or raise server.max_sessions",
+            )
+        return None
 
     def _permit(self, identity: str, volume: str, operation: str) -> Permission | None:
         """Ask the rules that hold now, not those of when the session began."""
