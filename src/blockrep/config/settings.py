@@ -41,6 +41,7 @@ __all__ = [
     "SshSettings",
     "TlsSettings",
     "read_settings",
+    "read_tls_settings",
 ]
 
 _MAX_PORT: Final = 65535
@@ -203,6 +204,14 @@ def read_settings(
     )
     whole.finish()
     return settings
+
+
+def read_tls_settings(
+    values: Mapping[str, object], file: Path | None, directories: Directories
+) -> TlsSettings:
+    """Do as :func:`read_settings` for ``[tls]``; what else there is may be wrong."""
+    whole = Table(values, "", file or directories.configuration / "config.toml")
+    return _tls(whole.table("tls"), directories)
 
 
 def _client(table: Table, aliases: Mapping[str, Table]) -> ClientSettings:

@@ -12,7 +12,7 @@ from blockrep.certificates.describe import CertificateInfo, describe, expires_so
 from blockrep.certificates.naming import AUTHORITY_REVOCATIONS, Role
 from blockrep.certificates.renewal import renew
 from blockrep.certificates.revocation import revoke
-from blockrep.cli.running import settings_of
+from blockrep.config.load import load_tls_settings
 from blockrep.errors import ConfigurationError
 
 __all__ = ["run"]
@@ -20,7 +20,7 @@ __all__ = ["run"]
 
 def run(options: argparse.Namespace) -> int:
     """Make an authority; issue, renew, revoke or show certificates."""
-    directory: Path = options.directory or settings_of(options).tls.directory
+    directory: Path = options.directory or _default_directory(options)
     if options.action == "init":
         _tell(create_authority(directory))
         print(f"keep {directory / 'ca.key'} secret: whoever has it can become any host")
@@ -49,6 +49,22 @@ def run(options: argparse.Namespace) -> int:
     else:
         _show(options.file or sorted(directory.glob("*.pem")), directory)
     return 0
+
+
+def _default_directory(options: argparse.Namespace) -> Path:
+    """Return where the configuration has the certificates.
+
+    Nothing else of it counts: somebody may have to revoke one in a hurry.
+    """
+    try:
+        return load_tls_settings(options.config, os.environ, os.geteuid()).directory
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            error.what,
+            where=error.where,
+            safe="nothing was changed",
+            next_step="correct it, or name the folder of the certificates with --directory",
+        ) from error
 
 
 def _tell(issued: Issued) -> None:
