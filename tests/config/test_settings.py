@@ -94,7 +94,8 @@ def test_client_rules() -> None:
 def test_limits_of_a_rule() -> None:
     settings = read(
         '[clients.origin]\ntargets = [{ name = "vg/a", keep_min = 2, quota_bytes = "1TiB", '
-        'rate_bytes_per_second = "50M", operations = ["push", "pull", "prune"] }, {name = "vg/b"}]'
+        'rate_bytes_per_second = "50M", max_pull_targets = 5, '
+        'operations = ["push", "pull", "prune"] }, {name = "vg/b"}]'
     )
     assert settings.access.clients is not None
     first, second = settings.access.clients["origin"]
@@ -105,6 +106,7 @@ def test_limits_of_a_rule() -> None:
     )
     assert first.operations == {"push", "pull", "prune"}
     assert (second.keep_min, second.quota_bytes, second.rate_bytes_per_second) == (1, 0, 0)
+    assert (first.max_pull_targets, second.max_pull_targets) == (5, 2)
     assert second.operations == {"push", "verify", "list"}
 
 
@@ -154,6 +156,11 @@ def test_an_empty_section_of_clients_is_not_none() -> None:
             '[clients.a]\ntargets = [{name = "v/a", keep = 2, keep_min = 3}]',
             "clients.a.targets[0].keep_min",
             "at most keep, which is 2",
+        ),
+        (
+            '[clients.a]\ntargets = [{name = "v/a", max_pull_targets = 0}]',
+            "clients.a.targets[0].max_pull_targets",
+            "from 1 to 1000",
         ),
         (
             '[clients.a]\ntargets = [{name = "v/a", rate_bytes_per_second = 1000}]',

@@ -41,6 +41,7 @@ class Allowed:
     keep_min: int = 1
     quota_bytes: int = 0
     rate_bytes_per_second: int = 0
+    max_pull_targets: int = 2
     rule: str = ""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from blockrep.client import operations
 from blockrep.client.operations import ClientContext
+from blockrep.client.pulling import PullOptions, pull
 from blockrep.config.access import AccessPolicy
 from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName, parse_volume
@@ -107,6 +108,9 @@ class MemoryServer:
         context = self._context(identity)
         sink: Callable[[object], None] = lambda _event: None  # noqa: E731
         source = VolumeName(path="/disk")
+        if operation == "pull":
+            replica = VolumeName(path=options.get("target", "/pulled"))
+            return await pull(context, target, replica, PullOptions(_LIMITS), sink)
         if operation == "list":
             return await operations.list_remote(context, target, sink)
         if operation == "prune":

@@ -11,6 +11,7 @@ from typing import Final
 from blockrep.config.access import (
     DEFAULT_KEEP,
     DEFAULT_OPERATIONS,
+    DEFAULT_PULL_TARGETS,
     OPERATIONS,
     AccessPolicy,
     TargetRule,
@@ -49,6 +50,7 @@ _MAX_WINDOW_BYTES: Final = 16 << 30
 _MAX_BUFFER_BYTES: Final = 4 << 30
 _MAX_SESSIONS: Final = 1000
 _MAX_KEEP: Final = 1000
+_MAX_PULL_TARGETS: Final = 1000
 _MAX_QUOTA_BYTES: Final = 1 << 60
 # Slower, one batch of frames would be waited for longer than a minute.
 _MIN_RATE_BYTES: Final = 64 << 10
@@ -367,6 +369,9 @@ def _target(table: Table) -> TargetRule:
         keep_min=table.integer("keep_min", 1, 1, _MAX_KEEP),
         quota_bytes=table.size("quota_bytes", 0, 0, _MAX_QUOTA_BYTES),
         rate_bytes_per_second=table.size("rate_bytes_per_second", 0, 0, _MAX_RATE_BYTES),
+        max_pull_targets=table.integer(
+            "max_pull_targets", DEFAULT_PULL_TARGETS, 1, _MAX_PULL_TARGETS
+        ),
     )
     if 0 < rule.rate_bytes_per_second < _MIN_RATE_BYTES:
         table.reject("rate_bytes_per_second", f"0 (no limit), or at least {_MIN_RATE_BYTES} bytes")

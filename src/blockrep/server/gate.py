@@ -14,6 +14,7 @@ from blockrep.model.names import VolumeName
 from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.pulling import SourceAccess
 from blockrep.replication.receiver import Access, AuditSink
+from blockrep.server.pulls import BoundedSource
 from blockrep.storage.interface import SourceVolume, TargetVolume
 from blockrep.storage.locks import VolumeLock
 
@@ -52,6 +53,10 @@ class Permission(Protocol):
     @property
     def rate_bytes_per_second(self) -> int:
         """Received by all sessions of the client under ``rule`` together; 0: any."""
+
+    @property
+    def max_pull_targets(self) -> int:
+        """Snapshots of a volume are held for so many targets of one client."""
 
     @property
     def rule(self) -> str:
@@ -131,9 +136,16 @@ class TargetGate:
         # The key of a push from this host: braces of the target's are not ours to fill in.
         key = "source {} to " + target.replace("{", "{{").replace("}", "}}")
         async with self._held(identity, volume, "pull", key) as permission:
-            yield SourceAccess(
-                self._open_source(permission.volume), permission.rate_bytes_per_second
+            source = BoundedSource(
+                self._open_source(permission.volume),
+                volume,
+                identity,
+                permission.max_pull_targets,
+                (self._runtime_directory, f"snapshots of {permission.volume} for {identity}"),
+                self._wait_seconds,
+                self._audit,
             )
+            yield SourceAccess(source, permission.rate_bytes_per_second)
 
     @contextlib.asynccontextmanager
     async def _held(
