@@ -91,6 +91,20 @@ def test_client_rules() -> None:
     assert (second.create, second.adopt, second.keep) == (False, True, 3)
 
 
+@pytest.mark.parametrize(
+    ("text", "most", "for_each"),
+    [
+        ("", 64, 16),
+        ("[server]\nmax_sessions = 100", 100, 25),
+        ("[server]\nmax_sessions = 2", 2, 1),
+        ("[server]\nmax_sessions = 2\nmax_sessions_per_client = 2", 2, 2),
+    ],
+)
+def test_one_client_gets_a_quarter_of_the_sessions(text: str, most: int, for_each: int) -> None:
+    server = read(text).server
+    assert (server.max_sessions, server.max_sessions_per_client) == (most, for_each)
+
+
 def test_limits_of_a_rule() -> None:
     settings = read(
         '[clients.origin]\ntargets = [{ name = "vg/a", keep_min = 2, quota_bytes = "1TiB", '

@@ -40,6 +40,7 @@ class MemoryServer:
 
     Attributes:
         opened: volumes of the server's host that were opened, in order.
+        now_seconds: the server's wall clock, which stands still unless it is set.
     """
 
     def __init__(self, folder: Path, policy: AccessPolicy) -> None:
@@ -49,9 +50,15 @@ class MemoryServer:
         self.replica = MemoryHost("replica")
         self.opened: list[str] = []
         self._serving: set[asyncio.Task[None]] = set()
-        settings = ServiceSettings(_LIMITS, 8, 1 << 23, 10, 1, folder / "run")
+        settings = ServiceSettings(_LIMITS, 8, 4, 600, 1 << 23, 10, 1, folder / "run")
+        self.now_seconds = 1_700_000_000
         self.service = Service(
-            settings, policy.permit, self._open, self._open_source, InlineBlocking()
+            settings,
+            policy.permit,
+            self._open,
+            self._open_source,
+            InlineBlocking(),
+            lambda: self.now_seconds,
         )
 
     def _open(self, name: VolumeName) -> MemoryTarget:
@@ -105,7 +112,7 @@ class MemoryServer:
     async def run(self, identity: str, operation: str, volume: str, **options: Any) -> Any:
         """Run an operation as a client does."""
         target = Target("tls", "replica", 8733, parse_volume(volume))
-        context = self._context(identity)
+        context = self._context(identity, options.get("until", 0))
         sink: Callable[[object], None] = lambda _event: None  # noqa: E731
         source = VolumeName(path="/disk")
         if operation == "pull":
@@ -119,9 +126,9 @@ class MemoryServer:
         run = operations.push if operation == "push" else operations.verify
         return await run(context, source, target, push_options, sink)
 
-    def _context(self, identity: str) -> ClientContext:
+    def _context(self, identity: str, until: int) -> ClientContext:
         async def connect(_target: Target) -> Transport:
-            return self.dial(identity)
+            return self.dial(identity, until=until)
 
         return ClientContext(
             open_target=lambda name: MemoryTarget(self.origin, str(name)),

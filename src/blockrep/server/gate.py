@@ -83,6 +83,9 @@ class TargetGate:
         audit: told refusals.
         limiter_for: returns what sessions of an identity under the same rule share.
         open_source: opens a volume of this host to be pulled.
+
+    Attributes:
+        idle_since: when the session came to have nothing open, by the loop's clock; None: it has.
     """
 
     def __init__(
@@ -104,6 +107,8 @@ class TargetGate:
         self._wait_seconds = wait_seconds
         self._audit = audit
         self._limiter_for = limiter_for
+        self._clock = asyncio.get_running_loop().time
+        self.idle_since: float | None = self._clock()
         self._opened: tuple[str, str, str] | None = None
         self._opened_volume: VolumeName | None = None
 
@@ -164,6 +169,7 @@ class TargetGate:
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder = f"{operation} by {identity} from {self._address} since {since}"
         self._opened, self._opened_volume = (identity, volume, operation), permission.volume
+        self.idle_since = None
         try:
             lock = await self._acquire(key.format(permission.volume), holder)
             try:
@@ -172,6 +178,7 @@ class TargetGate:
                 lock.release()
         finally:
             self._opened = self._opened_volume = None
+            self.idle_since = self._clock()
 
     async def _acquire(self, key: str, holder: str) -> VolumeLock:
         loop = asyncio.get_running_loop()
