@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 
 from blockrep.certificates.authority import issue
+from blockrep.certificates.describe import describe
 from blockrep.certificates.invitations import Invitations
 from blockrep.certificates.naming import Role
 from blockrep.certificates.renewal import renew
@@ -95,6 +96,18 @@ async def test_what_is_revoked_when_it_starts_is_revoked(
     await server.start()
     assert b"was revoked" in await welcome(server)
     await server.stop()
+
+
+async def test_who_is_refused_by_tls_is_on_record(server: Listening, recorded: Recorded) -> None:
+    revoke(server.certs, "mallory")
+    await server.start()
+    with pytest.raises(ssl.SSLError, match="revoked"):
+        await welcome(server)
+    await server.stop()
+    (line,) = recorded("refused")
+    assert "is revoked" in line["what"]
+    assert line["identity"] == "mallory"
+    assert line["fingerprint"] == describe(server.certs / "mallory.pem").fingerprint
 
 
 @pytest.mark.usefixtures("often")

@@ -93,16 +93,19 @@ class Handshake:
                 self._incoming.write(await self._loop.sock_recv(self._sock, 1 << 16))
 
     async def finish(self) -> bytes:
-        """Send the rest and HELLO; return the frame that the server answers with."""
+        """Send the rest and HELLO; return the frame that the server answers with.
+
+        Raises ssl.SSLError for an alert.
+        """
         hello = {"versions": [1, 1], "features": [], "software": "test"}
         self._tls.write(encode_frame(FrameType.HELLO, hello))
-        await self._send()
         said = b""
-        while not said:
-            self._incoming.write(await self._loop.sock_recv(self._sock, 1 << 16))
-            with contextlib.suppress(ssl.SSLWantReadError):
-                said = self._tls.read()
-        self._sock.close()
+        with self._sock:
+            await self._send()
+            while not said:
+                self._incoming.write(await self._loop.sock_recv(self._sock, 1 << 16))
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    said = self._tls.read()
         return said
 
     async def _send(self) -> None:

@@ -148,9 +148,9 @@ def _prepare_reload(
     return apply
 
 
-def _tell_refused(address: str, error: BlockrepError) -> None:
-    _log.warning("refused %s: %s", address, error)
-    audit_for(PeerInfo("", address, ""))("refused", {"what": error.what})
+def _tell_refused(peer: PeerInfo, error: BlockrepError) -> None:
+    _log.warning("refused %s: %s", peer.address, error)
+    audit_for(peer)("refused", {"what": error.what})
 
 
 def _announce(paths: Sequence[str], tls: TlsListener | None) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from blockrep.errors import ConfigurationError, ConnectionLostError
 from blockrep.transport.descriptors import DescriptorTransport
-from blockrep.transport.interface import PeerInfo, Transport
+from blockrep.transport.interface import LOCAL_IDENTITY, PeerInfo, Transport
 from blockrep.transport.tls import start_tls
 
 __all__ = ["LocalListener", "connect_local", "connect_local_tls", "peer_of"]
@@ -70,7 +70,7 @@ def peer_of(sock: socket.socket, path: str) -> PeerInfo:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         name = str(uid)
-    return PeerInfo(f"user:{name}", f"unix:{path} (process {pid} of {name})", "")
+    return PeerInfo(f"{LOCAL_IDENTITY}{name}", f"unix:{path} (process {pid} of {name})", "")
 
 
 class LocalListener:
