@@ -69,6 +69,32 @@ async def test_an_address_that_cannot_be_had_leaves_nothing(tmp_path: Path) -> N
     assert not path.exists()
 
 
+async def test_connections_that_never_say_hello_are_not_many(tmp_path: Path) -> None:
+    """Over a Unix socket too: one user has his share of the sessions, whoever he is."""
+    path = tmp_path / "s"
+    settings = load_settings(None, {"HOME": str(tmp_path)}, 1000)
+    serving = asyncio.create_task(
+        serve_listening(settings, [LocalAddress(str(path))], again(settings))
+    )
+    await until(path.is_socket)
+    loop = asyncio.get_running_loop()
+    silent = []
+    for _ in range(200):
+        silent.append(sock := socket.socket(socket.AF_UNIX))
+        sock.setblocking(False)
+        await loop.sock_connect(sock, str(path))
+    refused = [asyncio.create_task(loop.sock_recv(sock, 1)) for sock in silent]
+    await until(lambda: sum(one.done() for one in refused) >= 200 - 16)
+    assert sum(not one.done() for one in refused) == 16
+    for one in refused:
+        one.cancel()
+    await asyncio.gather(*refused, return_exceptions=True)
+    for sock in silent:
+        sock.close()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(serving, 20) == 0
+
+
 async def test_the_service_managers_socket_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

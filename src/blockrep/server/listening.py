@@ -101,7 +101,7 @@ async def serve_listening(
 
 
 async def _listen_locally(path: str, service: Service, sock: socket.socket | None) -> LocalListener:
-    listener = LocalListener(path, service.serve, sock)
+    listener = LocalListener(path, service.serve, _tell_refused, sock)
     await listener.start()
     return listener
 
