@@ -42,7 +42,7 @@ def test_the_documented_example_says_what_the_defaults_are() -> None:
     documented = read(uncommented)
     default = read("")
     assert replace(documented.server, audit_file=None) == default.server
-    assert documented.server.audit_file == Path("/var/log/blockrep-audit.log")
+    assert documented.server.audit_file == Path("/var/log/blockrep/audit.log")
     assert documented.storage == default.storage
     assert replace(documented.client, hosts={}) == default.client
     assert replace(documented.ssh, config=None, forward=None) == default.ssh
