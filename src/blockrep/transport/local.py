@@ -177,10 +177,9 @@ class LocalListener:
             task.add_done_callback(self._served.discard)
 
     def _tell(self, error: OSError) -> None:
-        where = f"unix:{self._path}"
         what = f"no connection can be accepted: {os.strerror(error.errno or 0)}"
-        reason = BusyError(what, where=where, safe="running sessions go on", next_step=_MORE_FILES)
-        self._refused(PeerInfo("", where, ""), reason)
+        reason = BusyError(what, safe="running sessions go on", next_step=_MORE_FILES)
+        self._refused(PeerInfo("", f"unix:{self._path}", ""), reason)
 
     async def _serve_one(self, sock: socket.socket) -> None:
         try:

@@ -73,3 +73,19 @@ def test_where_the_certificates_are_can_be_said_if_the_configuration_cannot(
     told = capsys.readouterr().err
     assert str(config) in told
     assert "--directory" in told
+
+
+def test_a_list_that_nobody_reads_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[tls]\ncrl = 'elsewhere/list.pem'\n")
+    assert certs(tmp_path / "certs", "init") == 0
+    assert certs(tmp_path / "certs", "issue", "origin", "--client") == 0
+    assert main(["certs", "revoke", "origin", "--config", str(config)]) == 0
+    told = capsys.readouterr().out
+    assert f"copy it to {tmp_path}/elsewhere/list.pem" in told
+    assert "notices by itself" not in told
+    config.write_text("[tls]\ncrl = 'certs/ca.crl'\n")
+    assert main(["certs", "revoke", "origin", "--config", str(config)]) == 0
+    assert "notices by itself" in capsys.readouterr().out

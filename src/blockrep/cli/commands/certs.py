@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import os
 from pathlib import Path
@@ -44,11 +45,22 @@ def run(options: argparse.Namespace) -> int:
     elif options.action == "revoke":
         for certificate in revoke(directory, options.name):
             print(f"revoked serial {certificate.serial_number:x}")
-        path = directory / AUTHORITY_REVOCATIONS
-        print(f"wrote {path}: a server that runs here notices by itself; copy it to the others")
+        _tell_revocations(options, directory / AUTHORITY_REVOCATIONS)
     else:
         _show(options.file or sorted(directory.glob("*.pem")), directory)
     return 0
+
+
+def _tell_revocations(options: argparse.Namespace, path: Path) -> None:
+    """Say who notices: a server that was told to read another list would not."""
+    used = None
+    with contextlib.suppress(ConfigurationError):
+        used = load_tls_settings(options.config, os.environ, os.geteuid()).crl
+    if used is None or used.absolute() == path.absolute():
+        print(f"wrote {path}: a server that runs here notices by itself; copy it to the others")
+    else:
+        print(f"wrote {path}")
+        print(f"next: copy it to {used}, where the configuration has the list, and to the others")
 
 
 def _default_directory(options: argparse.Namespace) -> Path:
