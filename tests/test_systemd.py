@@ -31,6 +31,22 @@ def test_little_is_exposed(unit: Path) -> None:
     assert float(match[1]) <= MOST_EXPOSED
 
 
+def test_what_is_documented_can_be_written() -> None:
+    """All but the unit's own folders is read-only for the server."""
+    unit = (UNITS / "blockrep-server.service").read_text()
+    settings = dict(re.findall(r"^(\w+)=(.*)", unit, re.MULTILINE))
+    assert settings["ProtectSystem"] == "strict"
+    text = (UNITS.parent / "docs" / "configuration.md").read_text()
+    for key, folder, setting in (
+        ("audit_file", "/var/log", "LogsDirectory"),
+        ("image_directory", "/var/lib", "StateDirectory"),
+        ("state_directory", "/var/lib", "StateDirectory"),
+        ("runtime_directory", "/run", "RuntimeDirectory"),
+    ):
+        (path,) = re.findall(rf'^#{key} = "([^"]+)"', text, re.MULTILINE)
+        assert Path(path).is_relative_to(f"{folder}/{settings.get(setting)}"), key
+
+
 def test_every_unit_is_there() -> None:
     assert {path.name for path in UNITS.iterdir()} == {
         "blockrep-server.service",

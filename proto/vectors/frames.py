@@ -123,6 +123,7 @@ def valid_messages() -> Iterable[tuple[str, Message]]:
         "pull everything again, compressed",
         replace(PULL, full=True, compress=True, max_payload_bytes=65536, window_bytes=1 << 34),
     )
+    yield "pull to the longest name", replace(PULL, target="x" * 255)
     yield "pull and take over, smaller if need be", replace(PULL, adopt=True, shrink=True)
 
 
@@ -253,6 +254,7 @@ def invalid_keys() -> Iterable[tuple[str, bytes, str]]:
     yield "in it", changed(ABSENT, staging={"identity": ""}), "VOLUME: key 'staging': key 'lineage'"
     yield "95 bytes", changed(ABSENT, bytes(95)), "VOLUME: the payload is not"
     yield "pull full and adopt", changed(PULL, full=True, adopt=True), "PULL: keys 'full' and"
+    yield "pull target", changed(PULL, target="x" * 256), "PULL: key 'target': not text of at most"
     yield "pull small window", changed(PULL, window=2097151), "PULL: key 'window': less than 4"
     yield "keep 0", changed(Prune(1), keep=0), "PRUNE: key 'keep': not an integer from 1"
     yield "kept", changed(Pruned(1, 1), kept=-1), "PRUNED: key 'kept': not an integer from 0"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blockrep.client.pulling import PullOptions, pull
-from blockrep.errors import BusyError, RefusedError
+from blockrep.errors import BusyError, RefusedError, UsageError
 from blockrep.model.names import Target, VolumeName
 from blockrep.protocol.messages import Message, Open, Pull, Volume
 from blockrep.replication.channel import Channel
@@ -52,6 +52,18 @@ async def test_nobody_else_works_on_the_replica_meanwhile(hosts: Hosts) -> None:
     ):
         await pulled(hosts)
     assert not hosts.replica.exists()
+
+
+async def test_a_name_that_the_server_would_not_keep_is_told_before_anybody_is_called(
+    hosts: Hosts,
+) -> None:
+    (hosts.folder / ("x" * 200)).mkdir()
+    source = Target("tls", "origin", 8733, VolumeName(path=str(hosts.source)))
+    target = VolumeName(path=f"{hosts.folder}/{'x' * 200}/{'y' * 60}")
+    async with hosts.context() as context:
+        with pytest.raises(UsageError, match="more than 255 bytes"):
+            await pull(context, source, target, OPTIONS, hosts.events.append)
+    assert hosts.events == []
 
 
 @pytest.mark.parametrize(

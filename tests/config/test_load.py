@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blockrep.config.load import default_directories, load_settings
+from blockrep.config.load import default_directories, load_settings, load_tls_settings
 from blockrep.errors import ConfigurationError
 
 
@@ -84,3 +84,13 @@ def test_what_is_no_configuration(tmp_path: Path, content: bytes, complaint: str
 def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
         load_settings(tmp_path, environment(tmp_path), 1000)
+
+
+def test_one_part_is_read_whatever_the_others_hold(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[server]\nnonsense = 1\n[tls]\ndirectory = 'keys'\n")
+    assert load_tls_settings(file, {}, 0).directory == tmp_path / "keys"
+    assert load_tls_settings(None, environment(tmp_path), 1000).ca is None
+    file.write_text("[tls]\nnonsense = 1\n")
+    with pytest.raises(ConfigurationError, match=r"tls\.nonsense"):
+        load_tls_settings(file, {}, 0)

@@ -42,7 +42,7 @@ def test_the_documented_example_says_what_the_defaults_are() -> None:
     documented = read(uncommented)
     default = read("")
     assert replace(documented.server, audit_file=None) == default.server
-    assert documented.server.audit_file == Path("/var/log/blockrep-audit.log")
+    assert documented.server.audit_file == Path("/var/log/blockrep/audit.log")
     assert documented.storage == default.storage
     assert replace(documented.client, hosts={}) == default.client
     assert replace(documented.ssh, config=None, forward=None) == default.ssh
@@ -91,10 +91,25 @@ def test_client_rules() -> None:
     assert (second.create, second.adopt, second.keep) == (False, True, 3)
 
 
+@pytest.mark.parametrize(
+    ("text", "most", "for_each"),
+    [
+        ("", 64, 16),
+        ("[server]\nmax_sessions = 100", 100, 25),
+        ("[server]\nmax_sessions = 2", 2, 1),
+        ("[server]\nmax_sessions = 2\nmax_sessions_per_client = 2", 2, 2),
+    ],
+)
+def test_one_client_gets_a_quarter_of_the_sessions(text: str, most: int, for_each: int) -> None:
+    server = read(text).server
+    assert (server.max_sessions, server.max_sessions_per_client) == (most, for_each)
+
+
 def test_limits_of_a_rule() -> None:
     settings = read(
         '[clients.origin]\ntargets = [{ name = "vg/a", keep_min = 2, quota_bytes = "1TiB", '
-        'rate_bytes_per_second = "50M", operations = ["push", "pull", "prune"] }, {name = "vg/b"}]'
+        'rate_bytes_per_second = "50M", max_pull_targets = 5, '
+        'operations = ["push", "pull", "prune"] }, {name = "vg/b"}]'
     )
     assert settings.access.clients is not None
     first, second = settings.access.clients["origin"]
@@ -105,6 +120,7 @@ def test_limits_of_a_rule() -> None:
     )
     assert first.operations == {"push", "pull", "prune"}
     assert (second.keep_min, second.quota_bytes, second.rate_bytes_per_second) == (1, 0, 0)
+    assert (first.max_pull_targets, second.max_pull_targets) == (5, 2)
     assert second.operations == {"push", "verify", "list"}
 
 
@@ -154,6 +170,11 @@ def test_an_empty_section_of_clients_is_not_none() -> None:
             '[clients.a]\ntargets = [{name = "v/a", keep = 2, keep_min = 3}]',
             "clients.a.targets[0].keep_min",
             "at most keep, which is 2",
+        ),
+        (
+            '[clients.a]\ntargets = [{name = "v/a", max_pull_targets = 0}]',
+            "clients.a.targets[0].max_pull_targets",
+            "from 1 to 1000",
         ),
         (
             '[clients.a]\ntargets = [{name = "v/a", rate_bytes_per_second = 1000}]',

@@ -64,7 +64,8 @@ def test_a_token_is_all_that_a_new_host_needs(joining: Site) -> None:
     events = joining.pushed()
     assert events[0]["identity"] == "alpha"
     assert joining.equal()
-    assert '"event": "issued"' in joining.log()
+    (issued,) = [line for line in joining.log().splitlines() if '"event": "issued"' in line]
+    assert '"fingerprint": ""' in issued, "it had no certificate yet"
     again = joining.run("peer", "join", token, "--directory", str(joining.folder / "other"))
     assert_refused(again, 4, "was used")
     assert not (joining.folder / "other" / "alpha.pem").exists()

@@ -103,3 +103,14 @@ def test_a_pull_needs_its_own_right(site: Site) -> None:
             refused = pull(site)
             assert_refused(refused, 4, "pull is not allowed, or there is no such volume")
             assert not site.local_replica.exists()
+
+
+def test_names_for_replicas_are_not_endless(pulling: Site) -> None:
+    for name in ("one", "two", "two"):
+        argv = command(pulling)
+        argv[argv.index(str(pulling.local_replica))] = str(pulling.folder / "local" / name)
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=100)
+        assert done.returncode == 0, done.stderr
+    assert_refused(pull(pulling), 4, "snapshots are held for 2 other targets", "max_pull_targets")
+    assert not pulling.local_replica.exists()
+    assert '"operation": "pull", "what": "snapshots are held' in pulling.log()

@@ -224,16 +224,16 @@ async def test_a_commit_is_on_record_even_if_its_session_is_ended_meanwhile(
 
     def ended_meanwhile(target: ImageTarget, staging: Staging, digest: bytes) -> Snapshot:
         assert hosts.service is not None
-        end = functools.partial(hosts.service.end_sessions, lambda _peer: True, "revoked")
+        end = functools.partial(hosts.service.change_rules, lambda *_: None, lambda _: False)
         asyncio.run_coroutine_threadsafe(_call(end), loop).result(30)
         return commit(target, staging, digest)
 
     monkeypatch.setattr(ImageTarget, "commit", ended_meanwhile)
-    with pytest.raises(RefusedError, match="revoked"):
+    with pytest.raises(RefusedError, match="not allow it any more"):
         await hosts.push()
     assert len(recorded(caplog, "committed")) == 1
     assert hosts.equal()
 
 
-async def _call(function: Callable[[], int]) -> int:
-    return function()
+async def _call(function: Callable[[], None]) -> None:
+    function()

@@ -5,24 +5,30 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from blockrep.client.pulling import PullOptions, _OneTarget
 from blockrep.config.access import OPERATIONS, AccessPolicy, TargetRule
 from blockrep.errors import BlockrepError, RefusedError
 from blockrep.protocol.frames import FrameType, encode_frame
-from blockrep.protocol.messages import Compare, Message, Open, Prune, StageRequest, Volume
+from blockrep.protocol.messages import Compare, Message, Open, Prune, Pull, StageRequest, Volume
+from blockrep.replication.receiver import Receiver, ReceiverLimits
+from blockrep.storage.memory import MemorySource, MemoryTarget
 from support.memory_server import SIZE_BYTES, MemoryServer
 from support.sessions import BEGIN, ID
-from support.virtual_time import run_virtual
+from support.virtual_time import InlineBlocking, run_virtual
 
 ALL = frozenset(OPERATIONS)
 TARGETS = ("vg/a", "vg/real-a", "vg/b", "vg/secret", "vg/nothing")
-#: What a client can ask for by a frame of this version.
-ASKED = ("push", "verify", "list", "prune")
+#: What a volume can be opened for; a client can ask to be sent one, too.
+OPENED_FOR = ("push", "verify", "list", "prune")
+ASKED = (*OPENED_FOR, "pull")
 RULES = {
     "root": tuple(
         TargetRule(name, volume, ALL)
@@ -33,6 +39,7 @@ RULES = {
     "gamma": (TargetRule("vg/b", "vg/b"),),
     "delta": (
         TargetRule("vg/b", "vg/b", frozenset({"prune"})),
+        TargetRule("vg/secret", "vg/secret", frozenset({"pull"})),
         TargetRule("vg/*", "vg/real-*", frozenset({"verify"})),
     ),
     "empty": (),
@@ -45,10 +52,10 @@ ALLOWED = {
     ("delta", "vg/b"): {"prune", "verify"},
     ("delta", "vg/a"): {"verify"},
     ("delta", "vg/real-a"): {"verify"},
-    ("delta", "vg/secret"): {"verify"},
+    ("delta", "vg/secret"): {"verify", "pull"},
     ("delta", "vg/nothing"): {"verify"},
 }
-VOLUMES = {"vg/a": "vg/real-a", "vg/b": "vg/b"}
+VOLUMES = {"vg/a": "vg/real-a", "vg/b": "vg/b", "vg/secret": "vg/secret"}
 IDENTITIES = ("alpha", "beta", "gamma", "delta", "empty", "stranger", "Alpha", "")
 
 
@@ -120,7 +127,8 @@ def test_what_is_not_allowed_looks_like_what_does_not_exist(
         for (identity, target), operations in ALLOWED.items()
         if target in VOLUMES
         for operation in sorted(operations)
-        if (identity, target, operation) != ("delta", "vg/b", "verify")
+        # Its rule for verifying makes another volume of the name.
+        if (identity, operation) != ("delta", "verify")
     ],
 )
 def test_what_is_allowed_is_done_to_that_volume_alone(
@@ -137,6 +145,12 @@ def test_what_is_allowed_is_done_to_that_volume_alone(
         change = {"push": 1, "prune": -1}.get(operation, 0)
         after = {one: len(server.goods(one)) for one in before}
         assert after == {**before, volume: before[volume] + change}
+        held = MemorySource(server.replica, volume).snapshots()
+        assert [one.target for one in held] == ["pull by " + identity + ": /pulled"] * (
+            operation == "pull"
+        )
+        if operation == "pull":
+            assert server.origin.read("/pulled") == server.replica.read(volume)
 
     run_virtual(scenario())
 
@@ -156,7 +170,7 @@ FRAMES: dict[str, tuple[Message, str]] = {
 
 
 @pytest.mark.parametrize("frame", FRAMES)
-@pytest.mark.parametrize("operation", ASKED)
+@pytest.mark.parametrize("operation", OPENED_FOR)
 def test_a_volume_that_was_opened_for_one_thing_is_not_open_for_another(
     frame: str, operation: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -215,11 +229,30 @@ ANYONE = AccessPolicy(None, Path("/srv/images"))
 NOT_FOR_ANYONE = [one for one in HOSTILE if one != "VG/a"]
 
 
-async def ask(server: MemoryServer, operation: str, name: str) -> BlockrepError:
-    """Open a volume by a frame that no check of our own client stands before."""
+PULL = Pull(
+    "vg/a",
+    "/pulled",
+    full=False,
+    adopt=False,
+    shrink=False,
+    compress=False,
+    max_payload_bytes=65536,
+    window_bytes=4 * 65536,
+)
+
+
+async def ask(
+    server: MemoryServer, operation: str, name: str, target: str = "/pulled"
+) -> BlockrepError:
+    """Ask for a volume by a frame that no check of our own client stands before."""
     async with server.session("alpha") as channel:
-        header = {"operation": operation, "volume": name, "identity": ""}
-        await channel._transport.send([encode_frame(FrameType.OPEN, header)])
+        frame = encode_frame(
+            FrameType.OPEN, {"operation": operation, "volume": name, "identity": ""}
+        )
+        if operation == "pull":
+            header = {**PULL.header_to_send(), "volume": name, "target": target}
+            frame = encode_frame(FrameType.PULL, header)
+        await channel._transport.send([frame])
         with pytest.raises(BlockrepError) as caught:
             await channel.receive_any()
     return caught.value
@@ -255,7 +288,62 @@ def test_names_that_no_frame_may_carry_break_the_protocol(operation: str, tmp_pa
             assert (await ask(server, operation, name)).code == "protocol", name
         for word in ("format", "", "push\n", "push,list", "PUSH"):
             assert (await ask(server, word, "vg/a")).code == "protocol", word
+        if operation == "pull":
+            for name in (*UNSPEAKABLE, "x" * 256, "x" * 4096, "\u00e9" * 128):
+                assert (await ask(server, operation, "vg/a", name)).code == "protocol", name
         await server.settle()
         assert server.opened == []
+
+    run_virtual(scenario())
+
+
+LIMITS = ReceiverLimits(65536, 4 * 65536, heartbeat_seconds=5, timeout_seconds=30)
+
+
+async def pull_to(server: MemoryServer, target: str) -> None:
+    """Pull what alpha may, as a client that calls its replica whatever it likes."""
+    async with server.session("alpha") as channel:
+        await channel.send(replace(PULL, target=target))
+        gate = _OneTarget(MemoryTarget(server.origin, "/pulled"), PullOptions(LIMITS))
+        nobody = lambda _event, _fields: None  # noqa: E731
+        await Receiver(channel, "", gate, InlineBlocking(), LIMITS, (), nobody).answer()
+    await server.settle()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(name for name in HOSTILE if len(name) <= 255),
+        ".blockrep",
+        ".blockrep/x",
+        "/srv/.blockrep/../x",
+        "br_g_x",
+        "vg/br_s_x",
+        "{0}",
+        "{}{volume}",
+        "x" * 255,
+        "\u00e9" * 127,
+        "pull by root: /pulled",
+        "beta: /pulled",
+    ],
+)
+def test_a_name_that_a_client_gives_its_replica_is_nothing_but_a_name(
+    target: str, tmp_path: Path
+) -> None:
+    """The server keeps it with the snapshots that it holds; it is no path, volume, option here."""
+
+    async def scenario() -> None:
+        server = await seeded(tmp_path)
+        names = set(server.replica._volumes)
+        await pull_to(server, target)
+        server.write(0, b"changed")
+        await server.run("root", "push", "vg/a")
+        await pull_to(server, target)
+        assert set(server.opened) == {"vg/real-a"}
+        (held,) = MemorySource(server.replica, "vg/real-a").snapshots()
+        assert held.target == f"pull by alpha: {target}"
+        assert set(server.replica._volumes) == names
+        assert all(re.fullmatch(r"locks|[0-9a-f]{32}\.lock", one) for one in server.locks())
+        assert server.origin.read("/pulled") == server.replica.read("vg/real-a")
 
     run_virtual(scenario())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 from pathlib import Path
 from typing import Any
 
@@ -143,13 +144,35 @@ async def test_a_certificate_is_renewed_for_its_own_key_only(
         await answer(desk, wish)
 
 
-async def test_a_silent_client_is_not_waited_for(
-    directory: Path, invitations: Invitations, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        (None, "nothing was asked for within 0.01 seconds"),
+        (b"\xff" * 100, "a message of 4294967295 bytes"),
+        (b"", "the connection ended"),
+    ],
+    ids=["silence", "nonsense", "end"],
+)
+async def test_who_asks_for_nothing_is_not_waited_for_and_is_on_record(
+    directory: Path,
+    invitations: Invitations,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    said: bytes | None,
+    what: str,
 ) -> None:
+    caplog.set_level("INFO", "blockrep.audit")
     monkeypatch.setattr("blockrep.server.joining._SECONDS", 0.01)
     client, server = memory_pair()
-    await asyncio.wait_for(JoinDesk(directory, invitations).serve(server), 10)
+    serving = asyncio.create_task(JoinDesk(directory, invitations).serve(server))
+    if said:
+        await client.send([said])
+    elif said is not None:
+        await client.close()
+    await asyncio.wait_for(serving, 10)
     client.abort()
+    (line,) = [json.loads(one.getMessage()) for one in caplog.records]
+    assert (line["event"], line["operation"], line["what"]) == ("refused", "join", what)
 
 
 async def test_everybody_may_know_the_authority(directory: Path, invitations: Invitations) -> None:

@@ -17,16 +17,11 @@ from blockrep.config.values import Address, LocalAddress
 from blockrep.errors import ConfigurationError
 from blockrep.server import listening as module
 from blockrep.server.listening import inherited_sockets, serve_listening
+from support.listening import until
 
 
 def again(settings: Settings) -> Callable[[], Settings]:
     return lambda: settings
-
-
-async def until(reached: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not reached():  # noqa: ASYNC110 - what another task does outside has no event
-            await asyncio.sleep(0.01)
 
 
 async def test_a_unix_socket_needs_no_certificates(
@@ -72,6 +67,32 @@ async def test_an_address_that_cannot_be_had_leaves_nothing(tmp_path: Path) -> N
             settings, [LocalAddress(str(path)), Address("127.0.0.1", 0)], again(settings)
         )
     assert not path.exists()
+
+
+async def test_connections_that_never_say_hello_are_not_many(tmp_path: Path) -> None:
+    """Over a Unix socket too: one user has his share of the sessions, whoever he is."""
+    path = tmp_path / "s"
+    settings = load_settings(None, {"HOME": str(tmp_path)}, 1000)
+    serving = asyncio.create_task(
+        serve_listening(settings, [LocalAddress(str(path))], again(settings))
+    )
+    await until(path.is_socket)
+    loop = asyncio.get_running_loop()
+    silent = []
+    for _ in range(200):
+        silent.append(sock := socket.socket(socket.AF_UNIX))
+        sock.setblocking(False)
+        await loop.sock_connect(sock, str(path))
+    refused = [asyncio.create_task(loop.sock_recv(sock, 1)) for sock in silent]
+    await until(lambda: sum(one.done() for one in refused) >= 200 - 16)
+    assert sum(not one.done() for one in refused) == 16
+    for one in refused:
+        one.cancel()
+    await asyncio.gather(*refused, return_exceptions=True)
+    for sock in silent:
+        sock.close()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(serving, 20) == 0
 
 
 async def test_the_service_managers_socket_is_used(

@@ -44,9 +44,39 @@ def test_without_one_standard_error_does(tmp_path: Path, capfd: pytest.CaptureFi
     with bare_root():
         log_to_system(tmp_path / "none")
         logging.getLogger("blockrep.audit").info("an event")
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert "an event" in err
+    assert capfd.readouterr() == ("", "INFO blockrep.audit: an event\n")
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_what_a_system_log_that_goes_away_does_not_take_is_not_lost(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: socket.SocketKind
+) -> None:
+    path = tmp_path / "log"
+    with socket.socket(socket.AF_UNIX, kind) as sock, bare_root():
+        sock.bind(str(path))
+        if kind is socket.SOCK_STREAM:
+            sock.listen()
+        log_to_system(path)
+        assert capfd.readouterr() == ("", "")
+        sock.close()
+        path.unlink()
+        for number in range(2):
+            logging.getLogger("blockrep.audit").info("event %s", number)
+        said = capfd.readouterr().err
+    assert "event 1" in said
+    assert "Traceback" not in said
+    assert "Logging error" not in said
+
+
+def test_a_defect_in_a_call_is_still_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, bare_root():
+        sock.bind(str(path))
+        log_to_system(path)
+        logging.getLogger("blockrep.audit").info("event %d", "one")
+    assert "Logging error" in capfd.readouterr().err
 
 
 def test_a_listening_server_logs_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:

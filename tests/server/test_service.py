@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -39,7 +41,7 @@ def service(tmp_path: Path, max_sessions: int = 2) -> Service:
     def authorize(_identity: str, _volume: str, _operation: str) -> Permission | None:
         raise ZeroDivisionError
 
-    settings = ServiceSettings(LIMITS, max_sessions, 1 << 23, 10, 1, tmp_path)
+    settings = ServiceSettings(LIMITS, max_sessions, max_sessions, 600, 1 << 23, 10, 1, tmp_path)
     return Service(
         settings,
         authorize,
@@ -87,6 +89,77 @@ def test_the_number_of_sessions_is_limited(tmp_path: Path) -> None:
             await first
 
     run_virtual(scenario())
+
+
+def test_one_client_leaves_room_for_the_others(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy(RULES, None))
+        async with contextlib.AsyncExitStack() as stack:
+            sessions = [await stack.enter_async_context(server.session("alpha")) for _ in range(4)]
+            for _ in range(10):
+                with pytest.raises(BusyError, match="this client has its limit of 4 sessions"):
+                    async with server.session("alpha"):
+                        pass
+            async with server.session("beta") as other:
+                await other.send(Bye())
+            await sessions.pop().send(Bye())
+            await asyncio.sleep(1)
+            sessions.append(await stack.enter_async_context(server.session("alpha")))
+            for one in sessions:
+                await one.send(Bye())
+        await server.settle()
+
+    run_virtual(scenario())
+
+
+def test_those_who_are_being_refused_take_no_session_and_are_not_many(tmp_path: Path) -> None:
+    """A client that reads nothing is told for seconds: it must not count as served meanwhile."""
+
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy(RULES, None))
+        async with contextlib.AsyncExitStack() as stack:
+            sessions = [await stack.enter_async_context(server.session("alpha")) for _ in range(4)]
+            silent = [server.dial("alpha") for _ in range(200)]
+            await asyncio.sleep(0.1)
+            assert len(server.service._sessions) <= 4 + 64 + 1
+            async with server.session("beta") as other:
+                await other.send(Bye())
+            for one in sessions:
+                await one.send(Bye())
+        await server.settle()
+        del silent
+
+    run_virtual(scenario())
+
+
+def test_a_session_that_only_says_that_it_lives_is_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "blockrep.audit")
+
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy(RULES, None))
+        loop = asyncio.get_running_loop()
+        async with server.session("alpha") as idle, server.session("beta") as working:
+            began = loop.time()
+            await working.send(Open("push", "vg/b", ""))
+            await working.receive(Volume)
+            await asyncio.sleep(500)
+            with pytest.raises(RefusedError, match="nothing open for 600 seconds"):
+                await idle.receive_any()
+            assert 599.9 < loop.time() - began < 610
+            await asyncio.sleep(5000)
+            await working.send(Release())
+            await asyncio.sleep(500)
+            await working.send(Open("list", "vg/b", ""))
+            await working.receive(Volume)
+            await working.send(Release())
+            await asyncio.sleep(500)
+            await working.send(Bye())
+        await server.settle()
+
+    run_virtual(scenario())
+    assert [one.getMessage() for one in caplog.records if '"ended"' in one.getMessage()]
 
 
 def test_an_old_client_is_told_which_version_is_spoken(tmp_path: Path) -> None:
@@ -176,17 +249,127 @@ def test_a_session_that_has_nothing_open_ends_with_its_identity(
     assert '"identity": "alpha"' in ended[0]
 
 
-def test_sessions_of_chosen_peers_are_ended_with_the_reason(tmp_path: Path) -> None:
+def test_sessions_of_revoked_certificates_are_ended_with_the_reason(tmp_path: Path) -> None:
     async def scenario() -> None:
         server = MemoryServer(tmp_path, AccessPolicy(None, None))
-        async with server.session("alpha") as revoked, server.session("beta") as other:
-            end = server.service.end_sessions
-            assert end(lambda peer: peer.identity == "alpha", "the certificate was revoked") == 1
+        async with (
+            server.session("alpha", serial=7) as revoked,
+            server.session("beta", serial=8) as other,
+            server.session("user:root") as local,
+        ):
+            server.service.revoke({7, 9})
             with pytest.raises(RefusedError, match="was revoked"):
                 await revoked.receive_any()
             await other.send(Bye())
+            await local.send(Bye())
         await server.settle()
-        assert server.service.end_sessions(lambda _peer: True, "late") == 0
+
+    run_virtual(scenario())
+
+
+def test_a_revoked_certificate_is_not_welcome_however_it_got_through_the_handshake(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "blockrep.audit")
+
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy(None, None))
+        server.service.revoke({7})
+        with pytest.raises(RefusedError, match="was revoked"):
+            async with server.session("alpha", serial=7):
+                pass
+        await server.settle()
+        server.service.revoke({8})
+        async with server.session("alpha", serial=7) as again:
+            await again.send(Bye())
+        await server.settle()
+
+    run_virtual(scenario())
+    lines = [one.getMessage() for one in caplog.records if one.name == "blockrep.audit"]
+    events = [json.loads(line)["event"] for line in lines]
+    assert events == ["refused", "authenticated"]
+
+
+NOW_SECONDS = 1_700_000_000
+
+
+def test_a_certificate_that_has_expired_meanwhile_is_not_welcome(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy(None, None))
+        with pytest.raises(RefusedError, match="has expired"):
+            async with server.session("alpha", until=NOW_SECONDS):
+                pass
+        await server.settle()
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize(("back_seconds", "lasts_seconds"), [(0, 100), (50, 150), (5000, 5100)])
+def test_a_session_ends_with_its_certificate_whatever_becomes_of_the_clock(
+    tmp_path: Path, back_seconds: int, lasts_seconds: int
+) -> None:
+    """Set back, it makes the certificate last longer, not for ever; set ahead, it is noticed."""
+
+    async def scenario() -> float:
+        server = MemoryServer(tmp_path, AccessPolicy(RULES, None))
+        loop = asyncio.get_running_loop()
+        began, back = loop.time(), 0
+        with contextlib.ExitStack() as stack:
+            ticking = asyncio.create_task(tick(server, lambda: -back))
+            stack.callback(ticking.cancel)
+            async with server.session("alpha", until=NOW_SECONDS + 100) as channel:
+                await channel.send(Open("push", "vg/a", ""))
+                await channel.receive(Volume)
+                await asyncio.sleep(10)
+                back = back_seconds
+                with pytest.raises(RefusedError, match="has expired"):
+                    await channel.receive_any()
+            await server.settle()
+        return loop.time() - began
+
+    lasted_seconds = run_virtual(scenario())
+    assert lasts_seconds <= lasted_seconds <= lasts_seconds + 10
+
+
+def test_a_clock_that_is_set_ahead_is_noticed_within_the_hour(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy(RULES, None))
+        loop = asyncio.get_running_loop()
+        async with server.session("alpha", until=NOW_SECONDS + 90 * 86400) as channel:
+            await channel.send(Open("push", "vg/a", ""))
+            await channel.receive(Volume)
+            server.now_seconds += 91 * 86400
+            with pytest.raises(RefusedError, match="has expired"):
+                await channel.receive_any()
+            assert loop.time() <= 3610
+        await server.settle()
+
+    run_virtual(scenario())
+
+
+async def tick(server: MemoryServer, change_seconds: Callable[[], int]) -> None:
+    """Let the server's wall clock go on with the loop's."""
+    loop = asyncio.get_running_loop()
+    while True:
+        server.now_seconds = NOW_SECONDS + int(loop.time()) + change_seconds()
+        await asyncio.sleep(1)
+
+
+def test_a_push_ends_with_its_certificate_and_resumes_with_the_next(tmp_path: Path) -> None:
+    rule = TargetRule("vg/a", "vg/a", rate_bytes_per_second=65536)
+
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, AccessPolicy({"alpha": (rule,)}, None))
+        server.write(0, bytes(range(1, 256)) * 1028)
+        ticking = asyncio.create_task(tick(server, lambda: 0))
+        with pytest.raises(RefusedError, match="has expired"):
+            await server.run("alpha", "push", "vg/a", until=NOW_SECONDS + 2)
+        staged = server.replica.volume("vg/a").stage
+        assert staged is not None, "what was durable is kept"
+        transfers, _ = await server.run("alpha", "push", "vg/a", until=NOW_SECONDS + 1000)
+        assert transfers[0].mode is Mode.RESUME
+        ticking.cancel()
+        await server.settle()
 
     run_virtual(scenario())
 

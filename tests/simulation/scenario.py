@@ -105,7 +105,7 @@ class Scenario:
         folder = self.folder / f"run-{self.replica.boots}"
         disk = self.replica.disk
         self._service = Service(
-            ServiceSettings(_LIMITS, 8, 1 << 23, 10, 40, folder),
+            ServiceSettings(_LIMITS, 8, 8, 600, 1 << 23, 10, 40, folder),
             _RULES.authorize,
             lambda _name: disk.target(),
             lambda _name: disk.source(),

@@ -41,6 +41,7 @@ class Allowed:
     keep_min: int = 1
     quota_bytes: int = 0
     rate_bytes_per_second: int = 0
+    max_pull_targets: int = 2
     rule: str = ""
 
 
@@ -123,7 +124,7 @@ class Hosts:
         serving: set[asyncio.Task[None]] = set()
         with ThreadBlocking(4) as blocking, ThreadBlocking(4) as server_blocking:
             service = self.service = Service(
-                ServiceSettings(self.limits, 4, 8 * MIB, 10, 1, self.folder / "server-run"),
+                ServiceSettings(self.limits, 4, 4, 600, 8 * MIB, 10, 1, self.folder / "server-run"),
                 self.allowed
                 or (lambda _identity, volume, _operation: Allowed(VolumeName(path=volume))),
                 lambda name: open_target(name, self._settings("server")),

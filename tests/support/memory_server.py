@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from blockrep.client import operations
 from blockrep.client.operations import ClientContext
+from blockrep.client.pulling import PullOptions, pull
 from blockrep.config.access import AccessPolicy
 from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName, parse_volume
@@ -38,6 +40,7 @@ class MemoryServer:
 
     Attributes:
         opened: volumes of the server's host that were opened, in order.
+        now_seconds: the server's wall clock, which stands still unless it is set.
     """
 
     def __init__(self, folder: Path, policy: AccessPolicy) -> None:
@@ -47,9 +50,15 @@ class MemoryServer:
         self.replica = MemoryHost("replica")
         self.opened: list[str] = []
         self._serving: set[asyncio.Task[None]] = set()
-        settings = ServiceSettings(_LIMITS, 8, 1 << 23, 10, 1, folder / "run")
+        settings = ServiceSettings(_LIMITS, 8, 4, 600, 1 << 23, 10, 1, folder / "run")
+        self.now_seconds = 1_700_000_000
         self.service = Service(
-            settings, policy.permit, self._open, self._open_source, InlineBlocking()
+            settings,
+            policy.permit,
+            self._open,
+            self._open_source,
+            InlineBlocking(),
+            lambda: self.now_seconds,
         )
 
     def _open(self, name: VolumeName) -> MemoryTarget:
@@ -75,9 +84,13 @@ class MemoryServer:
         folder = self.folder / "run"
         return {path.name for path in folder.rglob("*")} if folder.exists() else set()
 
-    def dial(self, identity: str) -> MemoryTransport:
-        """Return a client's end of a connection that is served."""
+    def dial(self, identity: str, serial: int = 0, until: int = 0) -> MemoryTransport:
+        """Return a client's end of a connection that is served.
+
+        ``serial`` and ``until`` (seconds since the epoch): of its certificate.
+        """
         client_end, server_end = memory_pair(client_name=identity)
+        server_end.peer = replace(server_end.peer, serial=serial, not_after_seconds=until)
         self._serving.add(asyncio.create_task(self.service.serve(server_end)))
         return client_end
 
@@ -87,9 +100,11 @@ class MemoryServer:
         self._serving.clear()
 
     @contextlib.asynccontextmanager
-    async def session(self, identity: str) -> AsyncIterator[Channel]:
+    async def session(
+        self, identity: str, serial: int = 0, until: int = 0
+    ) -> AsyncIterator[Channel]:
         """Yield a client's channel after the handshake."""
-        async with Channel(self.dial(identity), Side.CLIENT) as channel:
+        async with Channel(self.dial(identity, serial, until), Side.CLIENT) as channel:
             await channel.send(Hello((1, 1), (), "test"))
             await channel.receive(Welcome)
             yield channel
@@ -97,9 +112,12 @@ class MemoryServer:
     async def run(self, identity: str, operation: str, volume: str, **options: Any) -> Any:
         """Run an operation as a client does."""
         target = Target("tls", "replica", 8733, parse_volume(volume))
-        context = self._context(identity)
+        context = self._context(identity, options.get("until", 0))
         sink: Callable[[object], None] = lambda _event: None  # noqa: E731
         source = VolumeName(path="/disk")
+        if operation == "pull":
+            replica = VolumeName(path=options.get("target", "/pulled"))
+            return await pull(context, target, replica, PullOptions(_LIMITS), sink)
         if operation == "list":
             return await operations.list_remote(context, target, sink)
         if operation == "prune":
@@ -108,9 +126,9 @@ class MemoryServer:
         run = operations.push if operation == "push" else operations.verify
         return await run(context, source, target, push_options, sink)
 
-    def _context(self, identity: str) -> ClientContext:
+    def _context(self, identity: str, until: int) -> ClientContext:
         async def connect(_target: Target) -> Transport:
-            return self.dial(identity)
+            return self.dial(identity, until=until)
 
         return ClientContext(
             open_target=lambda name: MemoryTarget(self.origin, str(name)),

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from blockrep.errors import BlockrepError
+from blockrep.transport.interface import PeerInfo
 from blockrep.transport.tls import TlsTransport, connect
 from blockrep.transport.tls_context import client_context, server_context
 from blockrep.transport.tls_files import TlsFiles
@@ -21,6 +22,7 @@ class Server:
     def __init__(self) -> None:
         self.accepted: asyncio.Queue[TlsTransport] = asyncio.Queue()
         self.refused: asyncio.Queue[BlockrepError] = asyncio.Queue()
+        self.shown: list[PeerInfo] = []
         self.listener: TlsListener | None = None
         self.port = 0
 
@@ -28,8 +30,9 @@ class Server:
         self.accepted.put_nowait(transport)
         await asyncio.Event().wait()
 
-    def refuse(self, address: str, error: BlockrepError) -> None:
-        assert address
+    def refuse(self, peer: PeerInfo, error: BlockrepError) -> None:
+        assert peer.address
+        self.shown.append(peer)
         self.refused.put_nowait(error)
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from blockrep.client.connect import established
 from blockrep.client.operations import ClientContext
-from blockrep.errors import RefusedError
+from blockrep.errors import RefusedError, UsageError
 from blockrep.model.names import Target, VolumeName
+from blockrep.protocol.limits import MAX_PULL_TARGET_BYTES
 from blockrep.protocol.messages import Pull
 from blockrep.replication import events
 from blockrep.replication.pacing import RateLimiter
@@ -75,9 +76,16 @@ async def pull(
     """Bring the local replica ``target`` to the present content of ``source``.
 
     Raises:
+        UsageError: the target's name is too long for the server to keep.
         RefusedError: the server does not allow it, or asks for what the user did not.
         BlockrepError: whatever ended the pull early; the next one resumes.
     """
+    if len(str(target).encode()) > MAX_PULL_TARGET_BYTES:
+        raise UsageError(
+            f"the name of the target has more than {MAX_PULL_TARGET_BYTES} bytes",
+            where=str(target),
+            next_step="name it by a shorter path",
+        )
     # The same key as the server's: nobody pushes to it meanwhile.
     key, holder = f"target {target}", f"pull of {source} to {target}"
     with VolumeLock(context.runtime_directory, key, holder):

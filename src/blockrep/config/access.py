@@ -20,6 +20,7 @@ from blockrep.model.names import VolumeName, parse_volume
 __all__ = [
     "DEFAULT_KEEP",
     "DEFAULT_OPERATIONS",
+    "DEFAULT_PULL_TARGETS",
     "OPERATIONS",
     "AccessPolicy",
     "Grant",
@@ -30,6 +31,7 @@ __all__ = [
 OPERATIONS: Final = ("push", "verify", "list", "pull", "prune")
 DEFAULT_OPERATIONS: Final = ("push", "verify", "list")
 DEFAULT_KEEP: Final = 3
+DEFAULT_PULL_TARGETS: Final = 2
 
 # What blockrep keeps for itself: snapshots and staging volumes of LVM, the folder beside images.
 # Whoever could name them would have another client's snapshots, or write to a good one.
@@ -51,6 +53,7 @@ class TargetRule:
         keep_min: good snapshots that a client's prune leaves, 1 to ``keep``.
         quota_bytes: largest size of the volume that is pushed; 0: any.
         rate_bytes_per_second: received by all sessions under this rule together; 0: any.
+        max_pull_targets: snapshots of one volume are held for so many targets of the client.
     """
 
     name: str
@@ -62,6 +65,7 @@ class TargetRule:
     keep_min: int = 1
     quota_bytes: int = 0
     rate_bytes_per_second: int = 0
+    max_pull_targets: int = DEFAULT_PULL_TARGETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Grant:
         keep_min: good snapshots that a client's prune leaves.
         quota_bytes: largest size of the volume that is pushed; 0: any.
         rate_bytes_per_second: received by all sessions under ``rule`` together; 0: any.
+        max_pull_targets: snapshots of the volume are held for so many targets of the client.
         rule: name of the rule that allows it; empty: there are no rules.
         beneath: for a path, the folder that it must not leave through symbolic links; else None.
     """
@@ -87,6 +92,7 @@ class Grant:
     keep_min: int = 1
     quota_bytes: int = 0
     rate_bytes_per_second: int = 0
+    max_pull_targets: int = DEFAULT_PULL_TARGETS
     rule: str = ""
     beneath: Path | None = None
 
@@ -206,6 +212,7 @@ def _apply(rule: TargetRule, requested: str) -> Grant | None:
         rule.keep_min,
         rule.quota_bytes,
         rule.rate_bytes_per_second,
+        rule.max_pull_targets,
         rule.name,
         beneath,
     )

@@ -7,10 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from blockrep.config.settings import Directories, Settings, read_settings
+from blockrep.config.settings import (
+    Directories,
+    Settings,
+    TlsSettings,
+    read_settings,
+    read_tls_settings,
+)
 from blockrep.errors import ConfigurationError
 
-__all__ = ["default_directories", "load_settings"]
+__all__ = ["default_directories", "load_settings", "load_tls_settings"]
 
 _FILE_NAME: Final = "config.toml"
 _MAX_FILE_BYTES: Final = 4 * 1024 * 1024
@@ -42,15 +48,33 @@ def load_settings(file: Path | None, environment: Mapping[str, str], user_id: in
     Raises:
         ConfigurationError: it cannot be read, or holds a wrong key or value.
     """
+    file, directories = _find(file, environment, user_id)
+    return read_settings({} if file is None else _parse(file), file, directories)
+
+
+def load_tls_settings(
+    file: Path | None, environment: Mapping[str, str], user_id: int
+) -> TlsSettings:
+    """Read ``[tls]`` alone, whatever else the file holds; arguments as :func:`load_settings`.
+
+    Raises:
+        ConfigurationError: it cannot be read, is not TOML, or that part of it is wrong.
+    """
+    file, directories = _find(file, environment, user_id)
+    return read_tls_settings({} if file is None else _parse(file), file, directories)
+
+
+def _find(
+    file: Path | None, environment: Mapping[str, str], user_id: int
+) -> tuple[Path | None, Directories]:
+    """Return the file, None if there is none, and where things lie then."""
     directories = default_directories(environment, user_id)
     if file is None:
         default = directories.configuration / _FILE_NAME
-        if not default.exists():
-            return read_settings({}, None, directories)
-        file = default
-    elif file.is_file():
+        return (default.absolute() if default.exists() else None), directories
+    if file.is_file():
         directories = Directories(file.absolute().parent, directories.state, directories.runtime)
-    return read_settings(_parse(file), file.absolute(), directories)
+    return file.absolute(), directories
 
 
 def _parse(file: Path) -> Mapping[str, object]:

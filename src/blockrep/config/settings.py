@@ -11,6 +11,7 @@ from typing import Final
 from blockrep.config.access import (
     DEFAULT_KEEP,
     DEFAULT_OPERATIONS,
+    DEFAULT_PULL_TARGETS,
     OPERATIONS,
     AccessPolicy,
     TargetRule,
@@ -41,6 +42,7 @@ __all__ = [
     "SshSettings",
     "TlsSettings",
     "read_settings",
+    "read_tls_settings",
 ]
 
 _MAX_PORT: Final = 65535
@@ -48,6 +50,7 @@ _MAX_WINDOW_BYTES: Final = 16 << 30
 _MAX_BUFFER_BYTES: Final = 4 << 30
 _MAX_SESSIONS: Final = 1000
 _MAX_KEEP: Final = 1000
+_MAX_PULL_TARGETS: Final = 1000
 _MAX_QUOTA_BYTES: Final = 1 << 60
 # Slower, one batch of frames would be waited for longer than a minute.
 _MIN_RATE_BYTES: Final = 64 << 10
@@ -108,10 +111,12 @@ class ServerSettings:
     Attributes:
         listen: addresses; an empty host means all.
         max_sessions: sessions at once.
+        max_sessions_per_client: sessions at once of one identity; by default a quarter of them.
         max_unauthenticated: connections whose handshake is under way.
         handshake_seconds: limit of the TLS handshake, and of HELLO and WELCOME after it.
         heartbeat_seconds: silence after which a sign of life is sent.
         peer_timeout_seconds: silence after which the peer counts as dead.
+        idle_seconds: how long a session may have nothing open.
         window_bytes: sent and not yet durable.
         max_payload_bytes: of one frame.
         buffer_bytes: received payloads in memory, for each session.
@@ -119,11 +124,13 @@ class ServerSettings:
     """
 
     listen: tuple[Address | LocalAddress, ...] = (Address("", DEFAULT_PORT),)
-    max_sessions: int = 16
+    max_sessions: int = 64
+    max_sessions_per_client: int = 16
     max_unauthenticated: int = 32
     handshake_seconds: float = 10.0
     heartbeat_seconds: float = 5.0
     peer_timeout_seconds: float = 30.0
+    idle_seconds: float = 600.0
     window_bytes: int = DEFAULT_WINDOW_BYTES
     max_payload_bytes: int = DEFAULT_PAYLOAD_BYTES
     buffer_bytes: int = 16 << 20
@@ -205,6 +212,14 @@ def read_settings(
     return settings
 
 
+def read_tls_settings(
+    values: Mapping[str, object], file: Path | None, directories: Directories
+) -> TlsSettings:
+    """Do as :func:`read_settings` for ``[tls]``; what else there is may be wrong."""
+    whole = Table(values, "", file or directories.configuration / "config.toml")
+    return _tls(whole.table("tls"), directories)
+
+
 def _client(table: Table, aliases: Mapping[str, Table]) -> ClientSettings:
     port = table.integer("port", DEFAULT_PORT, 1, _MAX_PORT)
     default = ClientSettings()
@@ -231,9 +246,13 @@ def _client(table: Table, aliases: Mapping[str, Table]) -> ClientSettings:
 def _server(table: Table) -> tuple[Path | None, ServerSettings]:
     image_directory = table.path("image_directory", None)
     default = ServerSettings()
+    max_sessions = table.integer("max_sessions", default.max_sessions, 1, _MAX_SESSIONS)
     settings = ServerSettings(
         listen=table.addresses("listen", default.listen),
-        max_sessions=table.integer("max_sessions", default.max_sessions, 1, _MAX_SESSIONS),
+        max_sessions=max_sessions,
+        max_sessions_per_client=table.integer(
+            "max_sessions_per_client", max(max_sessions // 4, 1), 1, _MAX_SESSIONS
+        ),
         max_unauthenticated=table.integer(
             "max_unauthenticated", default.max_unauthenticated, 1, _MAX_SESSIONS
         ),
@@ -242,6 +261,7 @@ def _server(table: Table) -> tuple[Path | None, ServerSettings]:
         peer_timeout_seconds=table.seconds(
             "peer_timeout_seconds", default.peer_timeout_seconds, 0.2, 3600
         ),
+        idle_seconds=table.seconds("idle_seconds", default.idle_seconds, 1, _DAY_SECONDS),
         window_bytes=table.size(
             "window_bytes", default.window_bytes, 4 * MIN_PAYLOAD_BYTES, _MAX_WINDOW_BYTES
         ),
@@ -358,6 +378,9 @@ def _target(table: Table) -> TargetRule:
         keep_min=table.integer("keep_min", 1, 1, _MAX_KEEP),
         quota_bytes=table.size("quota_bytes", 0, 0, _MAX_QUOTA_BYTES),
         rate_bytes_per_second=table.size("rate_bytes_per_second", 0, 0, _MAX_RATE_BYTES),
+        max_pull_targets=table.integer(
+            "max_pull_targets", DEFAULT_PULL_TARGETS, 1, _MAX_PULL_TARGETS
+        ),
     )
     if 0 < rule.rate_bytes_per_second < _MIN_RATE_BYTES:
         table.reject("rate_bytes_per_second", f"0 (no limit), or at least {_MIN_RATE_BYTES} bytes")

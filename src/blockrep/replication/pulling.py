@@ -18,7 +18,7 @@ from blockrep.replication.sender import Pusher
 from blockrep.replication.sending import Compression, new_zstd_compressor
 from blockrep.storage.interface import SourceVolume
 
-__all__ = ["SourceAccess", "SourceGate", "serve_pull"]
+__all__ = ["SourceAccess", "SourceGate", "held_by", "serve_pull"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,11 @@ class SourceGate(Protocol):
 
         Raises RefusedError (unknown and forbidden alike), BusyError (names the holder).
         """
+
+
+def held_by(identity: str) -> str:
+    """Return how the targets begin for which snapshots are held when this client pulls."""
+    return f"pull by {identity}: "
 
 
 async def serve_pull(
@@ -65,7 +70,7 @@ async def serve_pull(
         BlockrepError: whatever ended it early.
     """
     # Snapshots are held for whoever pulls, and for what he calls his replica.
-    target = f"pull by {identity}: {request.target}"
+    target = held_by(identity) + request.target
 
     def record(event: events.Event) -> None:
         if isinstance(event, events.Committed):

@@ -14,6 +14,7 @@ from blockrep.model.names import VolumeName
 from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.pulling import SourceAccess
 from blockrep.replication.receiver import Access, AuditSink
+from blockrep.server.pulls import BoundedSource
 from blockrep.storage.interface import SourceVolume, TargetVolume
 from blockrep.storage.locks import VolumeLock
 
@@ -54,6 +55,10 @@ class Permission(Protocol):
         """Received by all sessions of the client under ``rule`` together; 0: any."""
 
     @property
+    def max_pull_targets(self) -> int:
+        """Snapshots of a volume are held for so many targets of one client."""
+
+    @property
     def rule(self) -> str:
         """Name of the rule that allows it."""
 
@@ -78,6 +83,9 @@ class TargetGate:
         audit: told refusals.
         limiter_for: returns what sessions of an identity under the same rule share.
         open_source: opens a volume of this host to be pulled.
+
+    Attributes:
+        idle_since: when the session came to have nothing open, by the loop's clock; None: it has.
     """
 
     def __init__(
@@ -99,6 +107,8 @@ class TargetGate:
         self._wait_seconds = wait_seconds
         self._audit = audit
         self._limiter_for = limiter_for
+        self._clock = asyncio.get_running_loop().time
+        self.idle_since: float | None = self._clock()
         self._opened: tuple[str, str, str] | None = None
         self._opened_volume: VolumeName | None = None
 
@@ -131,9 +141,16 @@ class TargetGate:
         # The key of a push from this host: braces of the target's are not ours to fill in.
         key = "source {} to " + target.replace("{", "{{").replace("}", "}}")
         async with self._held(identity, volume, "pull", key) as permission:
-            yield SourceAccess(
-                self._open_source(permission.volume), permission.rate_bytes_per_second
+            source = BoundedSource(
+                self._open_source(permission.volume),
+                volume,
+                identity,
+                permission.max_pull_targets,
+                (self._runtime_directory, f"snapshots of {permission.volume} for {identity}"),
+                self._wait_seconds,
+                self._audit,
             )
+            yield SourceAccess(source, permission.rate_bytes_per_second)
 
     @contextlib.asynccontextmanager
     async def _held(
@@ -152,6 +169,7 @@ class TargetGate:
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder = f"{operation} by {identity} from {self._address} since {since}"
         self._opened, self._opened_volume = (identity, volume, operation), permission.volume
+        self.idle_since = None
         try:
             lock = await self._acquire(key.format(permission.volume), holder)
             try:
@@ -160,6 +178,7 @@ class TargetGate:
                 lock.release()
         finally:
             self._opened = self._opened_volume = None
+            self.idle_since = self._clock()
 
     async def _acquire(self, key: str, holder: str) -> VolumeLock:
         loop = asyncio.get_running_loop()

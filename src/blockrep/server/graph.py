@@ -29,6 +29,8 @@ def service_of(settings: Settings, blocking: Blocking) -> Service:
                 server.peer_timeout_seconds,
             ),
             max_sessions=server.max_sessions,
+            max_sessions_per_client=server.max_sessions_per_client,
+            idle_seconds=server.idle_seconds,
             buffer_bytes=server.buffer_bytes,
             handshake_seconds=server.handshake_seconds,
             lock_wait_seconds=server.peer_timeout_seconds + _LOCK_MARGIN_SECONDS,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime as dt
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -63,9 +62,11 @@ class JoinDesk:
     async def serve(self, transport: Transport) -> None:
         """Answer one request; an error is the answer, too."""
         audit = audit_for(transport.peer)
-        with contextlib.suppress(TimeoutError, BlockrepError):
+        asked = False
+        try:
             async with asyncio.timeout(_SECONDS):
                 request = await receive_message(transport)
+                asked = True
                 try:
                     answer = self._answer(request, audit)
                 except BlockrepError as error:
@@ -73,6 +74,11 @@ class JoinDesk:
                     answer = {"error": error.code, **error.as_fields()}
                 await send_message(transport, answer)
                 await transport.close()
+        except (TimeoutError, BlockrepError) as error:
+            if not asked:
+                slow = f"nothing was asked for within {_SECONDS:g} seconds"
+                what = error.what if isinstance(error, BlockrepError) else slow
+                audit("refused", {"operation": "join", "what": what})
 
     def _answer(
         self, request: Mapping[str, Any], audit: Callable[[str, dict[str, object]], None]

@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import functools
 import logging
 import os
 import signal
 import socket
-import ssl
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-from blockrep.certificates.expiry import expiry_warnings
-from blockrep.certificates.invitations import Invitations
-from blockrep.certificates.naming import (
-    AUTHORITY_CERTIFICATE,
-    AUTHORITY_KEY,
-    AUTHORITY_REVOCATIONS,
-    Role,
-)
-from blockrep.certificates.revocation import serials_on
-from blockrep.config.identity import find_files
 from blockrep.config.settings import Settings
 from blockrep.config.values import Address, LocalAddress
 from blockrep.errors import BlockrepError
 from blockrep.replication.blocking import ThreadBlocking
 from blockrep.server.audit import audit_for, use_audit_file
 from blockrep.server.graph import THREADS_PER_SESSION, audit_file_of, service_of
-from blockrep.server.joining import JoinDesk
-from blockrep.server.reload import reload_when, watch_file
+from blockrep.server.reload import reload_when
 from blockrep.server.service import Service
+from blockrep.server.trust import TrustInForce, read_trust
 from blockrep.transport.interface import PeerInfo
 from blockrep.transport.local import LocalListener
-from blockrep.transport.tls_context import join_context, server_context
-from blockrep.transport.tls_listener import Joins, TlsListener
+from blockrep.transport.tls_listener import TlsListener
 
 __all__ = ["inherited_sockets", "serve_listening"]
 
@@ -92,16 +78,17 @@ async def serve_listening(
         try:
             for path, sock in local:
                 listeners.append(await _listen_locally(path, service, sock))
-            tls = None
-            if remote or adopted:
-                tls = await _listen_tls(settings, service, remote, adopted)
-                listeners.append(tls)
-            prepare = functools.partial(_prepare_reload, load, service, tls)
             record = audit_for(PeerInfo("", "", ""))
-            watching = [
-                asyncio.create_task(reload_when(hung_up, prepare, record)),
-                asyncio.create_task(watch_file(_revocations(settings), prepare, record)),
-            ]
+            tls = trust = None
+            if remote or adopted:
+                tls, trust = await _listen_tls(settings, service, remote, adopted)
+                listeners.append(tls)
+                watching = [
+                    asyncio.create_task(trust.watch(record)),
+                    asyncio.create_task(trust.warn_daily()),
+                ]
+            prepare = functools.partial(_prepare_reload, load, service, trust)
+            watching.append(asyncio.create_task(reload_when(hung_up, prepare, record)))
             _announce([path for path, _ in local], tls)
             await stopped.wait()
             _log.info("stopping: sessions are told, what they made durable is kept")
@@ -114,7 +101,7 @@ async def serve_listening(
 
 
 async def _listen_locally(path: str, service: Service, sock: socket.socket | None) -> LocalListener:
-    listener = LocalListener(path, service.serve, sock)
+    listener = LocalListener(path, service.serve, _tell_refused, sock)
     await listener.start()
     return listener
 
@@ -124,70 +111,46 @@ async def _listen_tls(
     service: Service,
     addresses: Sequence[Address],
     adopted: Sequence[socket.socket],
-) -> TlsListener:
+) -> tuple[TlsListener, TrustInForce]:
+    trust = read_trust(settings)
+    trust.warn_of_expiry()
     listener = TlsListener(
-        _tls_context(settings),
+        trust.context,
         service.serve,
-        joins=_joins(settings),
+        joins=trust.joins,
         refused=_tell_refused,
         max_unauthenticated=settings.server.max_unauthenticated,
         handshake_seconds=settings.server.handshake_seconds,
     )
     for sock in adopted:
         listener.adopt(sock)
+    in_force = TrustInForce(listener, service, trust)
     await listener.start(addresses)
-    return listener
+    return listener, in_force
 
 
 def _prepare_reload(
-    load: Callable[[], Settings], service: Service, tls: TlsListener | None
+    load: Callable[[], Settings], service: Service, in_force: TrustInForce | None
 ) -> Callable[[], None]:
     """Read everything anew; return what puts it into force. Raises ConfigurationError."""
     fresh = load()
     fresh.access.check()
-    context = None if tls is None else _tls_context(fresh)
+    trust = None if in_force is None else read_trust(fresh)
     audit_file = audit_file_of(fresh)
-    revoked = serials_on(_revocations(fresh))
 
     def apply() -> None:
         use_audit_file(audit_file)
-        if tls is not None and context is not None:
-            tls.use(context)
+        if in_force is not None and trust is not None:
+            trust.warn_of_expiry()
+            in_force.apply(trust)
         service.change_rules(fresh.access.permit, fresh.access.knows)
-        service.end_sessions(
-            lambda peer: peer.serial in revoked, "the client's certificate was revoked"
-        )
 
     return apply
 
 
-def _revocations(settings: Settings) -> Path:
-    """Return where the authority's list is, or would be."""
-    ca = settings.tls.ca or settings.tls.directory / AUTHORITY_CERTIFICATE
-    return settings.tls.crl or ca.with_name(AUTHORITY_REVOCATIONS)
-
-
-def _joins(settings: Settings) -> Joins | None:
-    """Answer joins where the authority's key is."""
-    directory = settings.tls.directory
-    if not (directory / AUTHORITY_KEY).exists():
-        return None
-    files = find_files(settings.tls, Role.SERVER, socket.gethostname())
-    desk = JoinDesk(directory, Invitations(settings.storage.state_directory))
-    return Joins(join_context(files), lambda: desk.is_open, desk.serve)
-
-
-def _tls_context(settings: Settings) -> ssl.SSLContext:
-    files = find_files(settings.tls, Role.SERVER, socket.gethostname())
-    context = server_context(files)
-    for warning in expiry_warnings((files.ca, files.certificate), dt.datetime.now(dt.UTC)):
-        _log.warning(warning)
-    return context
-
-
-def _tell_refused(address: str, error: BlockrepError) -> None:
-    _log.warning("refused %s: %s", address, error)
-    audit_for(PeerInfo("", address, ""))("refused", {"what": error.what})
+def _tell_refused(peer: PeerInfo, error: BlockrepError) -> None:
+    _log.warning("refused %s: %s", peer.address, error)
+    audit_for(peer)("refused", {"what": error.what})
 
 
 def _announce(paths: Sequence[str], tls: TlsListener | None) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import logging.handlers
+import socket
+import sys
 from pathlib import Path
 
 __all__ = ["log_to_stderr", "log_to_system"]
@@ -22,13 +26,32 @@ def log_to_system(path: Path = _SYSTEM_LOG) -> None:
 
     Without a system log, standard error is better than nothing: the client shows the end of it.
     """
-    try:
-        handler = logging.handlers.SysLogHandler(
-            str(path), facility=logging.handlers.SysLogHandler.LOG_DAEMON
-        )
-    except OSError:
+    if not _listens(path):
         log_to_stderr()
         return
+    handler = _SystemLog(str(path), facility=_SystemLog.LOG_DAEMON)
     handler.ident = "blockrep-server: "
     handler.setFormatter(logging.Formatter(_FORMAT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+class _SystemLog(logging.handlers.SysLogHandler):
+    """Sends to the system's log; a line that it does not take goes to standard error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Save the line; a traceback of ours in its place would help nobody."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+            return
+        with contextlib.suppress(OSError):
+            sys.stderr.write(self.format(record) + "\n")
+
+
+def _listens(path: Path) -> bool:
+    """Whether there is a system log. Since Python 3.11 the handler does not say."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError as error:
+            return error.errno == errno.EPROTOTYPE  # one that takes streams
+    return True

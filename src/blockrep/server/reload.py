@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 from blockrep.errors import BlockrepError
 from blockrep.replication.receiver import AuditSink
 
-__all__ = ["Prepare", "reload", "reload_when", "watch_file"]
+__all__ = ["Prepare", "reload", "reload_when"]
 
-_POLL_SECONDS = 2.0
 _log = logging.getLogger("blockrep.server")
 
 Prepare = Callable[[], Callable[[], None]]
@@ -48,24 +45,3 @@ async def reload_when(asked: asyncio.Event, prepare: Prepare, audit: AuditSink) 
         await asked.wait()
         asked.clear()
         reload(prepare, audit)
-
-
-async def watch_file(path: Path, prepare: Prepare, audit: AuditSink) -> None:
-    """Reload whenever a file appears, changes or goes; runs until it is cancelled.
-
-    For the revocation list: who copies a new one must not have to think of SIGHUP.
-    """
-    known = _state_of(path)
-    while True:
-        await asyncio.sleep(_POLL_SECONDS)
-        if (found := _state_of(path)) != known:
-            known = found
-            reload(prepare, audit)
-
-
-def _state_of(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - one look at a local file
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns

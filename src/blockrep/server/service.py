@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from blockrep.errors import BlockrepError, BusyError, InternalError, RefusedError
 from blockrep.model.names import VolumeName
@@ -29,17 +30,28 @@ __all__ = ["Service", "ServiceSettings"]
 
 _log = logging.getLogger("blockrep.server")
 _FEATURES = ("zstd",)
+_ASK = "ask who administers the server"
+_EXPIRED = "the client's certificate has expired"
+_RENEW = "issue a new one with: blockrep certs issue"
+_REVOKED = "the client's certificate was revoked"
+_LOOK_AGAIN_SECONDS = 3600.0
+#: Whoever is told why he is refused is waited for: for seconds, if he does not hang up.
+_MOST_REFUSED = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """Bounds of a server.
 
-    ``buffer_bytes``: payload buffers of one session; ``lock_wait_seconds``: see TargetGate.
+    ``max_sessions_per_client``: those with one identity; ``buffer_bytes``: payload buffers of one
+    session; ``idle_seconds``: how long a session may have nothing open; ``lock_wait_seconds``: see
+    TargetGate.
     """
 
     limits: ReceiverLimits
     max_sessions: int
+    max_sessions_per_client: int
+    idle_seconds: float
     buffer_bytes: int
     handshake_seconds: float
     lock_wait_seconds: float
@@ -48,13 +60,18 @@ class ServiceSettings:
 
 @dataclass(slots=True)
 class _Served:
-    """A session under way. ``ended``: why we end it, once we do."""
+    """A session under way.
+
+    ``admitted``: it counts; ``ended``: why we end it, once we do; ``timers``: what ends it in time.
+    """
 
     peer: PeerInfo
     channel: Channel
     gate: TargetGate
     audit: AuditSink
+    admitted: bool = False
     ended: BlockrepError | None = None
+    timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
 
 
 class Service:
@@ -86,6 +103,7 @@ class Service:
         self._blocking = blocking
         self._limiters: dict[tuple[str, str, int], RateLimiter] = {}
         self._sessions: dict[asyncio.Task[None], _Served] = {}
+        self._revoked: frozenset[int] = frozenset()
 
     async def serve(self, transport: Transport) -> None:
         """Serve one connection to its end; never raises but CancelledError."""
@@ -94,7 +112,6 @@ class Service:
             msg = "serve must run in a task"
             raise InternalError(msg)
         served = self._sessions[task] = self._prepare(transport)
-        expiry = self._end_at_expiry(served)
         address = transport.peer.address
         try:
             await self._serve(served)
@@ -109,8 +126,8 @@ class Service:
             _log.exception("session of %s ended because of a defect", address)
         finally:
             del self._sessions[task]
-            if expiry is not None:
-                expiry.cancel()
+            for timer in served.timers.values():
+                timer.cancel()
 
     def change_rules(self, authorize: Authorize, knows: Callable[[str], bool]) -> None:
         """Let other rules hold from now on; end the sessions that they do not allow.
@@ -124,25 +141,39 @@ class Service:
             if not knows(served.peer.identity) or not served.gate.still_allows():
                 self._end(served, "the server's configuration does not allow it any more")
 
-    def end_sessions(self, of: Callable[[PeerInfo], bool], what: str) -> int:
-        """End the sessions of these peers as refused, ``what`` says why; return how many."""
-        chosen = [served for served in self._sessions.values() if of(served.peer)]
-        for served in chosen:
-            self._end(served, what)
-        return len(chosen)
+    def revoke(self, serials: Collection[int]) -> None:
+        """Serve nobody whose certificate has one of these numbers, from now on; end their sessions.
 
-    def _end_at_expiry(self, served: _Served) -> asyncio.TimerHandle | None:
-        """End the session with its certificate: nobody would have let it begin after that."""
+        They take the place of those before. A handshake that goes on under the list before ends
+        here: it may have been held open for that.
+        """
+        self._revoked = frozenset(serials)
+        for served in list(self._sessions.values()):
+            if served.peer.serial in self._revoked:
+                self._end(served, _REVOKED)
+
+    def _end_at_expiry(self, served: _Served) -> None:
+        """End the session with its certificate: nobody would let it begin after that."""
         if not served.peer.not_after_seconds:
-            return None
-        seconds = served.peer.not_after_seconds - self._now_seconds()
-        loop = asyncio.get_running_loop()
-        # Beyond some weeks a loop's clock cannot be trusted to mean anything, nor need it.
-        return loop.call_later(min(max(seconds, 0), 1 << 22), self._end_expired, served)
+            return
+        left_seconds = served.peer.not_after_seconds - self._now_seconds()
+        if left_seconds <= 0:
+            self._end(served, _EXPIRED)
+            return
+        # Looked at again after a while: the wall clock may be set, and timers do not follow it.
+        served.timers["expiry"] = asyncio.get_running_loop().call_later(
+            min(left_seconds, _LOOK_AGAIN_SECONDS), self._end_at_expiry, served
+        )
 
-    def _end_expired(self, served: _Served) -> None:
-        if served.peer.not_after_seconds <= self._now_seconds():
-            self._end(served, "the client's certificate has expired")
+    def _end_when_idle(self, served: _Served) -> None:
+        """End the session once nothing was open for too long: signs of life ask for nothing."""
+        loop = asyncio.get_running_loop()
+        since = loop.time() if served.gate.idle_since is None else served.gate.idle_since
+        due = since + self._settings.idle_seconds
+        if due <= loop.time():
+            self._end(served, f"it had nothing open for {self._settings.idle_seconds:g} seconds")
+            return
+        served.timers["idle"] = loop.call_at(due, self._end_when_idle, served)
 
     def _end(self, served: _Served, what: str) -> None:
         if served.ended is not None:
@@ -150,7 +181,7 @@ class Service:
         served.ended = RefusedError(
             what,
             safe="what the receiver acknowledged is kept",
-            next_step="ask who administers the server",
+            next_step=_ASK,
         )
         served.audit("ended", {"what": what})
         served.channel.fail(served.ended)
@@ -181,23 +212,20 @@ class Service:
         return _Served(peer, channel, gate, audit)
 
     async def _serve(self, served: _Served) -> None:
-        settings = self._settings
+        refusal = self._refusal_of(served.peer)
+        if refusal is not None:
+            await self._refuse(served, refusal)
+        served.admitted = True
+        served.audit("authenticated", {})
+        self._end_at_expiry(served)
+        self._end_when_idle(served)
         async with served.channel as channel:
-            if len(self._sessions) > settings.max_sessions:
-                what = f"the server has its limit of {settings.max_sessions} sessions"
-                served.audit("refused", {"what": what})
-                raise BusyError(
-                    what,
-                    safe="nothing was changed",
-                    next_step="try again later, or raise server.max_sessions",
-                )
-            served.audit("authenticated", {})
             receiver = Receiver(
                 channel,
                 served.peer.identity,
                 served.gate,
                 self._blocking,
-                settings.limits,
+                self._settings.limits,
                 _FEATURES,
                 served.audit,
             )
@@ -212,6 +240,34 @@ class Service:
                     served.audit,
                     self._now_seconds,
                 )
+
+    async def _refuse(self, served: _Served, refusal: BlockrepError) -> NoReturn:
+        """Tell a client why it is not let in, unless too many are being told; raise it."""
+        served.audit("refused", {"what": refusal.what})
+        if sum(not one.admitted for one in self._sessions.values()) > _MOST_REFUSED:
+            raise refusal
+        async with served.channel:
+            raise refusal
+
+    def _refusal_of(self, peer: PeerInfo) -> BlockrepError | None:
+        """Return why a client that the transport authenticated is not let in, None if it is."""
+        if peer.serial in self._revoked:
+            return RefusedError(_REVOKED, safe="nothing was changed", next_step=_ASK)
+        if 0 < peer.not_after_seconds <= self._now_seconds():
+            return RefusedError(_EXPIRED, safe="nothing was changed", next_step=_RENEW)
+        admitted = [one.peer.identity for one in self._sessions.values() if one.admitted]
+        settings = self._settings
+        if len(admitted) >= settings.max_sessions:
+            limit = "max_sessions"
+            what = f"the server has its limit of {settings.max_sessions} sessions"
+        elif admitted.count(peer.identity) >= settings.max_sessions_per_client:
+            limit = "max_sessions_per_client"
+            most = settings.max_sessions_per_client
+            what = f"this client has its limit of {most} sessions at once"
+        else:
+            return None
+        next_step = f"try again later, or raise server.{limit}"
+        return BusyError(what, safe="nothing was changed", next_step=next_step)
 
     def _permit(self, identity: str, volume: str, operation: str) -> Permission | None:
         """Ask the rules that hold now, not those of when the session began."""

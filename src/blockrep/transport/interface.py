@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-__all__ = ["PeerInfo", "Transport"]
+__all__ = ["LOCAL_IDENTITY", "PeerInfo", "Transport"]
+
+LOCAL_IDENTITY: Final = "user:"
+"""How the identities of this host's own users begin, and no others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,22 @@ import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from blockrep.errors import ConfigurationError, ConnectionLostError
+from blockrep.errors import (
+    BlockrepError,
+    BusyError,
+    ConfigurationError,
+    ConnectionLostError,
+)
 from blockrep.transport.descriptors import DescriptorTransport
-from blockrep.transport.interface import PeerInfo, Transport
+from blockrep.transport.interface import LOCAL_IDENTITY, PeerInfo, Transport
 from blockrep.transport.tls import start_tls
 
 __all__ = ["LocalListener", "connect_local", "connect_local_tls", "peer_of"]
 
 _UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 _BACKLOG = 64
+_RETRY_ACCEPT_SECONDS = 1.0
+_MORE_FILES = "raise the limit of open files (LimitNOFILE= of the unit)"
 
 
 async def connect_local(path: str, where: str) -> Transport:
@@ -64,13 +71,25 @@ async def _connect(path: str, where: str) -> socket.socket:
 
 
 def peer_of(sock: socket.socket, path: str) -> PeerInfo:
-    """Describe who connected: ``user:NAME``, by the kernel's word."""
+    """Describe who connected: ``user:NAME``, by the kernel's word.
+
+    Raises:
+        OSError: the name cannot be looked up now.
+    """
     pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = str(uid)
-    return PeerInfo(f"user:{name}", f"unix:{path} (process {pid} of {name})", "")
+    name = _name_of(uid)
+    return PeerInfo(f"{LOCAL_IDENTITY}{name}", f"unix:{path} (process {pid} of {name})", "")
+
+
+def _name_of(uid: int) -> str:
+    """Return a user's name; the number of one that has none. Raises OSError."""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    # KeyError is also what comes when the lookup could not open a file: rules would miss the user.
+    os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return str(uid)
 
 
 class LocalListener:
@@ -78,7 +97,9 @@ class LocalListener:
 
     Args:
         path: where the socket is made; a socket that nobody listens on is replaced.
-        serve: called with each connection, which is dropped when it returns.
+        serve: called with each connection, which is dropped when it returns; it bounds how many
+            there are.
+        refused: told of each connection that did not get so far, and why.
         inherited: a listening socket that the service manager made; it is not removed at the end,
             and who may connect is the manager's choice.
     """
@@ -87,10 +108,12 @@ class LocalListener:
         self,
         path: str,
         serve: Callable[[Transport], Awaitable[None]],
+        refused: Callable[[PeerInfo, BlockrepError], None],
         inherited: socket.socket | None = None,
     ) -> None:
         self._path = path
         self._serve = serve
+        self._refused = refused
         self._inherited = inherited is not None
         self._sock = inherited
         self._accepting: asyncio.Task[None] | None = None
@@ -142,13 +165,29 @@ class LocalListener:
         assert self._sock is not None
         loop = asyncio.get_running_loop()
         while True:
-            sock, _ = await loop.sock_accept(self._sock)
+            try:
+                sock, _ = await loop.sock_accept(self._sock)
+            except OSError as error:
+                self._tell(error)
+                # A socket that stays ready would spin the loop.
+                await asyncio.sleep(_RETRY_ACCEPT_SECONDS)
+                continue
             task = asyncio.create_task(self._serve_one(sock))
             self._served.add(task)
             task.add_done_callback(self._served.discard)
 
+    def _tell(self, error: OSError) -> None:
+        what = f"no connection can be accepted: {os.strerror(error.errno or 0)}"
+        reason = BusyError(what, safe="running sessions go on", next_step=_MORE_FILES)
+        self._refused(PeerInfo("", f"unix:{self._path}", ""), reason)
+
     async def _serve_one(self, sock: socket.socket) -> None:
-        peer = peer_of(sock, self._path)
+        try:
+            peer = peer_of(sock, self._path)
+        except OSError as error:
+            sock.close()
+            self._tell(error)
+            return
         descriptor = sock.detach()
         transport = DescriptorTransport(descriptor, descriptor, peer)
         try:

@@ -390,14 +390,14 @@ async def shake_hands(tls: ssl.SSLSocket, readiness: Readiness) -> None:
 
 
 def peer_info(tls: ssl.SSLSocket, address: str, identity: str) -> PeerInfo:
-    """Describe the peer of a completed handshake."""
+    """Describe the peer of a completed handshake; without a certificate: its address alone."""
     encoded = tls.getpeercert(binary_form=True) or b""
     said = tls.getpeercert() or {}
     until = said.get("notAfter")
     return PeerInfo(
         identity,
         address,
-        hashlib.sha256(encoded).hexdigest(),
+        hashlib.sha256(encoded).hexdigest() if encoded else "",
         serial=int(str(said.get("serialNumber", "0")), 16),
         not_after_seconds=ssl.cert_time_to_seconds(str(until)) if until else 0,
     )

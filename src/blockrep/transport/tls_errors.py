@@ -13,7 +13,10 @@ from typing import Any
 
 from blockrep.errors import BlockrepError, ConfigurationError, ConnectionLostError, RefusedError
 
-__all__ = ["certificate_names", "explain", "presented_certificate"]
+__all__ = ["certificate_names", "explain", "presented_certificate", "presented_encoded"]
+
+_DER = 2  # ENCODING_DER of CPython's _ssl
+_NOTHING_PRESENTED = (AttributeError, TypeError, IndexError, ValueError, ssl.SSLError)
 
 _EXPIRED, _NOT_YET_VALID, _REVOKED, _WRONG_PURPOSE, _NO_CRL, _CRL_EXPIRED = 10, 9, 23, 26, 3, 12
 _WRONG_NAMES = frozenset({62, 64})  # host name, IP address
@@ -101,14 +104,26 @@ def presented_certificate(tls: ssl.SSLSocket) -> Mapping[str, Any] | None:
 
     ``getpeercert()`` has nothing to say then, and the public ``get_unverified_chain()`` of Python
     3.13 gives bytes that would need a parser; the object underneath has had both since 3.10. Only
-    messages depend on it.
+    messages and logs depend on it.
     """
     try:
-        chain = tls._sslobj.get_verified_chain()  # type: ignore[attr-defined] # noqa: SLF001
-        info: Mapping[str, Any] = chain[0].get_info()
-    except (AttributeError, TypeError, IndexError, ValueError, ssl.SSLError):
+        info: Mapping[str, Any] = _presented(tls).get_info()
+    except _NOTHING_PRESENTED:
         return None
     return info
+
+
+def presented_encoded(tls: ssl.SSLSocket) -> bytes:
+    """Return what the peer showed, DER, also if it was not accepted; empty if that was nothing."""
+    try:
+        encoded: bytes = _presented(tls).public_bytes(_DER)
+    except _NOTHING_PRESENTED:
+        return b""
+    return encoded
+
+
+def _presented(tls: ssl.SSLSocket) -> Any:
+    return tls._sslobj.get_verified_chain()[0]  # type: ignore[attr-defined] # noqa: SLF001
 
 
 def certificate_names(certificate: Mapping[str, Any], kinds: Iterable[str]) -> list[str]:

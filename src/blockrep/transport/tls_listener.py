@@ -11,10 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from blockrep.errors import BlockrepError, BusyError, ConfigurationError, ConnectionLostError
+from blockrep.transport.interface import PeerInfo
 from blockrep.transport.joining import announces_join
 from blockrep.transport.sockets import Readiness, address_text, set_connection_options
 from blockrep.transport.tls import TlsTransport, drain, peer_info, shake_hands, wrap
-from blockrep.transport.tls_errors import certificate_names, explain, presented_certificate
+from blockrep.transport.tls_errors import explain, presented_certificate
+from blockrep.transport.tls_identity import client_identity, presented_peer
 
 __all__ = ["Joins", "TlsListener"]
 
@@ -30,6 +32,15 @@ _BIND_ADVICE: Final = {
     errno.EACCES: "choose a port above 1023, or run as root",
     errno.EADDRNOTAVAIL: "use an address of this host",
 }
+
+
+class _NotAdmittedError(Exception):
+    """A handshake that failed, and the certificate that it failed with."""
+
+    def __init__(self, peer: PeerInfo, reason: BlockrepError) -> None:
+        super().__init__(str(reason))
+        self.peer = peer
+        self.reason = reason
 
 
 class Joins(NamedTuple):
@@ -55,7 +66,8 @@ class TlsListener:
         serve: called with each authenticated connection; the connection is dropped when it returns
             without having closed it.
         joins: what answers hosts that ask for a certificate; None: nobody does.
-        refused: told of each connection that did not get so far: its address, and why.
+        refused: told of each connection that did not get so far: who it is, as far as its
+            certificate says (nobody proved it), and why.
         max_unauthenticated: connections whose handshake is under way.
         handshake_seconds: how long a handshake may take.
     """
@@ -66,7 +78,7 @@ class TlsListener:
         serve: Callable[[TlsTransport], Awaitable[None]],
         *,
         joins: Joins | None = None,
-        refused: Callable[[str, BlockrepError], None],
+        refused: Callable[[PeerInfo, BlockrepError], None],
         max_unauthenticated: int = 32,
         handshake_seconds: float = 10.0,
     ) -> None:
@@ -88,9 +100,10 @@ class TlsListener:
         """Host and port of every listening socket; for port 0 the one that the kernel chose."""
         return [sock.getsockname()[:2] for sock in self._listening]
 
-    def use(self, context: ssl.SSLContext) -> None:
-        """Let another context hold for the connections that are accepted from now on."""
+    def use(self, context: ssl.SSLContext, joins: Joins | None) -> None:
+        """Let others hold for the connections whose handshake begins from now on."""
         self._context = context
+        self._joins = joins
 
     async def start(self, addresses: Sequence[tuple[str, int]]) -> None:
         """Listen on all of the addresses, or on none. An empty host: every address of this host.
@@ -197,7 +210,7 @@ class TlsListener:
         self._retry = self._loop.call_later(_RETRY_ACCEPT_SECONDS, self._resume)
         advice = "raise the limit of open files (LimitNOFILE= of the unit)"
         self._refused(
-            address_text(*listening.getsockname()[:2]),
+            PeerInfo("", address_text(*listening.getsockname()[:2]), ""),
             BusyError(
                 f"no connection can be accepted: {error.strerror}",
                 safe="running sessions go on",
@@ -245,10 +258,12 @@ class TlsListener:
                 await self._answer_join(joins, tls, readiness, address)
                 return None
             transport = await self._shake_hands(tls, readiness, address)
+        except _NotAdmittedError as error:
+            self._refused(error.peer, error.reason)
         except BlockrepError as error:
-            self._refused(address, error)
+            self._refused(PeerInfo("", address, ""), error)
         except OSError as error:
-            self._refused(address, explain(error, address, handshake=True))
+            self._refused(PeerInfo("", address, ""), explain(error, address, handshake=True))
         finally:
             if transport is None:
                 (tls or sock).close()
@@ -277,7 +292,11 @@ class TlsListener:
         self, tls: ssl.SSLSocket, readiness: Readiness, address: str
     ) -> TlsTransport:
         await self._greet(tls, readiness, address)
-        return TlsTransport(tls, readiness, peer_info(tls, address, _client_identity(tls, address)))
+        try:
+            identity = client_identity(tls, address)
+        except ConfigurationError as error:
+            raise _NotAdmittedError(peer_info(tls, address, ""), error) from error
+        return TlsTransport(tls, readiness, peer_info(tls, address, identity))
 
     def _too_slow(self, address: str) -> ConnectionLostError:
         return ConnectionLostError(
@@ -294,10 +313,11 @@ class TlsListener:
             explained = explain(
                 error, address, handshake=True, certificate=presented_certificate(tls)
             )
+            peer = presented_peer(tls, address)
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(_LINGER_SECONDS):
                     await drain(tls, readiness)
-            raise explained from error
+            raise _NotAdmittedError(peer, explained) from error
 
 
 def _listen(
@@ -315,16 +335,3 @@ def _listen(
         sock.close()
         raise
     return sock
-
-
-def _client_identity(tls: ssl.SSLSocket, address: str) -> str:
-    """Return the client's one name; with several, a choice would decide what it may do."""
-    names = certificate_names(tls.getpeercert() or {}, ("DNS", "URI"))
-    if len(names) != 1:
-        found = f"{len(names)} names ({', '.join(names)})" if names else "no name"
-        raise ConfigurationError(
-            f"the certificate of the client has {found} instead of one",
-            where=address,
-            next_step="issue it with: blockrep certs issue NAME --client",
-        )
-    return names[0]

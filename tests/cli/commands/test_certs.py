@@ -49,3 +49,43 @@ def test_an_empty_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_days_are_bounded(tmp_path: Path) -> None:
     assert certs(tmp_path / "c", "init") == 0
     assert certs(tmp_path / "c", "issue", "a", "--client", "--days", "0") == 2
+
+
+@pytest.mark.parametrize("text", ["[server]\nmax_session = 5\n", "[clients.a]\ntarget = []\n"])
+def test_a_fault_elsewhere_in_the_configuration_does_not_keep_a_revocation_off(
+    tmp_path: Path, text: str
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f"{text}[tls]\ndirectory = 'keys'\n")
+    assert certs(tmp_path / "keys", "init") == 0
+    assert certs(tmp_path / "keys", "issue", "origin", "--client") == 0
+    assert main(["certs", "revoke", "origin", "--config", str(config)]) == 0
+    assert (tmp_path / "keys" / "ca.crl").exists()
+
+
+@pytest.mark.parametrize("text", ["[server\n", "[tls]\ndirectory = 5\n"])
+def test_where_the_certificates_are_can_be_said_if_the_configuration_cannot(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(text)
+    assert main(["certs", "revoke", "origin", "--config", str(config)]) == 3
+    told = capsys.readouterr().err
+    assert str(config) in told
+    assert "--directory" in told
+
+
+def test_a_list_that_nobody_reads_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[tls]\ncrl = 'elsewhere/list.pem'\n")
+    assert certs(tmp_path / "certs", "init") == 0
+    assert certs(tmp_path / "certs", "issue", "origin", "--client") == 0
+    assert main(["certs", "revoke", "origin", "--config", str(config)]) == 0
+    told = capsys.readouterr().out
+    assert f"copy it to {tmp_path}/elsewhere/list.pem" in told
+    assert "notices by itself" not in told
+    config.write_text("[tls]\ncrl = 'certs/ca.crl'\n")
+    assert main(["certs", "revoke", "origin", "--config", str(config)]) == 0
+    assert "notices by itself" in capsys.readouterr().out

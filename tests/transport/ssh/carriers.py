@@ -52,7 +52,7 @@ def relay(folder: Path, path: Path) -> tuple[str, ...]:
 class _Accepting:
     def __init__(self, path: Path) -> None:
         self.accepted: asyncio.Queue[Transport] = asyncio.Queue()
-        self._listener = LocalListener(str(path), self._serve)
+        self._listener = LocalListener(str(path), self._serve, print)
 
     async def _serve(self, transport: Transport) -> None:
         await self.accepted.put(transport)

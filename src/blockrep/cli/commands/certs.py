@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ from blockrep.certificates.describe import CertificateInfo, describe, expires_so
 from blockrep.certificates.naming import AUTHORITY_REVOCATIONS, Role
 from blockrep.certificates.renewal import renew
 from blockrep.certificates.revocation import revoke
-from blockrep.cli.running import settings_of
+from blockrep.config.load import load_tls_settings
 from blockrep.errors import ConfigurationError
 
 __all__ = ["run"]
@@ -20,7 +21,7 @@ __all__ = ["run"]
 
 def run(options: argparse.Namespace) -> int:
     """Make an authority; issue, renew, revoke or show certificates."""
-    directory: Path = options.directory or settings_of(options).tls.directory
+    directory: Path = options.directory or _default_directory(options)
     if options.action == "init":
         _tell(create_authority(directory))
         print(f"keep {directory / 'ca.key'} secret: whoever has it can become any host")
@@ -44,11 +45,38 @@ def run(options: argparse.Namespace) -> int:
     elif options.action == "revoke":
         for certificate in revoke(directory, options.name):
             print(f"revoked serial {certificate.serial_number:x}")
-        path = directory / AUTHORITY_REVOCATIONS
-        print(f"wrote {path}: a server that runs here notices by itself; copy it to the others")
+        _tell_revocations(options, directory / AUTHORITY_REVOCATIONS)
     else:
         _show(options.file or sorted(directory.glob("*.pem")), directory)
     return 0
+
+
+def _tell_revocations(options: argparse.Namespace, path: Path) -> None:
+    """Say who notices: a server that was told to read another list would not."""
+    used = None
+    with contextlib.suppress(ConfigurationError):
+        used = load_tls_settings(options.config, os.environ, os.geteuid()).crl
+    if used is None or used.absolute() == path.absolute():
+        print(f"wrote {path}: a server that runs here notices by itself; copy it to the others")
+    else:
+        print(f"wrote {path}")
+        print(f"next: copy it to {used}, where the configuration has the list, and to the others")
+
+
+def _default_directory(options: argparse.Namespace) -> Path:
+    """Return where the configuration has the certificates.
+
+    Nothing else of it counts: somebody may have to revoke one in a hurry.
+    """
+    try:
+        return load_tls_settings(options.config, os.environ, os.geteuid()).directory
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            error.what,
+            where=error.where,
+            safe="nothing was changed",
+            next_step="correct it, or name the folder of the certificates with --directory",
+        ) from error
 
 
 def _tell(issued: Issued) -> None:

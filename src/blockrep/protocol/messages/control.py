@@ -10,6 +10,7 @@ from blockrep.protocol.fields import array_of, boolean, optional, text, u64
 from blockrep.protocol.frames import FrameType
 from blockrep.protocol.limits import (
     MAX_PAYLOAD_BYTES,
+    MAX_PULL_TARGET_BYTES,
     MAX_TIMEOUT_MILLISECONDS,
     MAX_WINDOW_BYTES,
     MIN_HEARTBEAT_MILLISECONDS,
@@ -98,7 +99,7 @@ class Pull(Message):
     TYPE = FrameType.PULL
     FIELDS: ClassVar[Fields] = {
         "volume": ("volume", text(4096)),
-        "target": ("target", text(4096)),
+        "target": ("target", text(MAX_PULL_TARGET_BYTES)),
         "full": ("full", boolean),
         "adopt": ("adopt", boolean),
         "shrink": ("shrink", boolean),
