@@ -46,7 +46,7 @@ def load_settings(file: Path | None, environment: Mapping[str, str], user_id: in
     if file is None:
         default = directories.configuration / _FILE_NAME
         if not default.exists():
-            return read_settings({}, None, directories)
+            return read_settings({}, default, directories)
         file = default
     elif file.is_file():
         directories = Directories(file.absolute().parent, directories.state, directories.runtime)

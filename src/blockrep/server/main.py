@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="identity",
         metavar="NAME",
         help="with --stdio: the client's identity, for a key in authorized_keys that has this as "
-        "its forced command (default: user:LOGIN)",
+        "its forced command; it may do what [clients.NAME] says (default: user:LOGIN)",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML)")
     parser.add_argument("--version", action="version", version=f"blockrep {__version__}")
@@ -105,7 +105,15 @@ def _run_stdio(options: argparse.Namespace) -> int:
     log_to_system()
     settings = load_settings(options.config, os.environ, os.geteuid())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve_stdio(settings, identity, os.environ.get("SSH_CONNECTION", "")))
+        return runner.run(
+            serve_stdio(
+                settings,
+                identity,
+                os.environ.get("SSH_CONNECTION", ""),
+                # Whoever comes without --as has a shell here: rules would bind nobody.
+                needs_rules=options.identity is not None,
+            )
+        )
 
 
 def _addresses(texts: Sequence[str], settings: Settings) -> list[Address | LocalAddress]:
