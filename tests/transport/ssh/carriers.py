@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -47,6 +48,11 @@ def relay(folder: Path, path: Path) -> tuple[str, ...]:
     script = folder / "relay.py"
     script.write_text(_RELAY)
     return (sys.executable, str(script), str(path))
+
+
+def fingerprint(path: Path) -> str:
+    argv = ["ssh-keygen", "-lf", str(path)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
 
 
 class _Accepting:
@@ -128,6 +134,30 @@ class CarrierContract:
         sshd.know(make_key(sshd.folder / "another"))
         with pytest.raises(ConfigurationError, match="known"):
             await self.refused(carrier, login, chosen)
+
+    async def test_ssh_config_cannot_have_unknown_keys_accepted(
+        self, carrier: Carrier, chosen: SshRoute, login: Login, sshd: Sshd
+    ) -> None:
+        shown = fingerprint(sshd.folder / "host_key.pub")
+        sshd.known_hosts.write_text("")
+        sshd.configure("StrictHostKeyChecking accept-new")
+        with pytest.raises(ConfigurationError, match="the host key is not known") as caught:
+            await self.refused(carrier, login, chosen)
+        assert shown in str(caught.value)
+        assert sshd.known_hosts.read_text() == ""
+
+    async def test_ssh_config_cannot_have_changed_keys_accepted(
+        self, carrier: Carrier, chosen: SshRoute, login: Login, sshd: Sshd
+    ) -> None:
+        shown = fingerprint(sshd.folder / "host_key.pub")
+        sshd.know(make_key(sshd.folder / "another"))
+        known = sshd.known_hosts.read_text()
+        sshd.configure("StrictHostKeyChecking no\nUpdateHostKeys yes")
+        with pytest.raises(ConfigurationError, match="the host key is not the one") as caught:
+            await self.refused(carrier, login, chosen)
+        assert shown in str(caught.value)
+        assert "somebody is in between" in str(caught.value)
+        assert sshd.known_hosts.read_text() == known
 
     async def test_a_key_that_is_not_allowed_is_refused(
         self, carrier: Carrier, chosen: SshRoute, login: Login, sshd: Sshd

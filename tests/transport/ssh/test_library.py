@@ -14,7 +14,7 @@ from blockrep.errors import ConfigurationError, ProtocolError
 from blockrep.transport.ssh import library
 from blockrep.transport.ssh.route import Carrier, Login, SshRoute
 from support.sshd import Sshd, make_key
-from transport.ssh.carriers import CarrierContract, ProgramContract
+from transport.ssh.carriers import CarrierContract, ProgramContract, fingerprint
 
 
 @pytest.fixture
@@ -35,11 +35,6 @@ def agent() -> Iterator[dict[str, str]]:
     )
     yield values
     os.kill(int(values["SSH_AGENT_PID"]), 15)
-
-
-def fingerprint(path: Path) -> str:
-    argv = ["ssh-keygen", "-lf", str(path)]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
 
 
 def add_key(path: Path, agent: dict[str, str]) -> None:

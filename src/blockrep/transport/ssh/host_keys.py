@@ -8,6 +8,7 @@ from pathlib import Path
 import asyncssh
 
 from blockrep.errors import BlockrepError, ConfigurationError
+from blockrep.transport.ssh.host_key_errors import host_key_error
 
 __all__ = ["HostKeyCheck", "known_hosts_files"]
 
@@ -84,20 +85,10 @@ class HostKeyCheck(asyncssh.SSHClient):
         fingerprint = self._offered.get_fingerprint()
         shown = f"[{self._host}]:{self._port}" if self._port not in {0, 22} else self._host
         scan = f"ssh-keyscan -p {self._port or 22} {self._host} >>{_USER_FILE}"
-        if self._expected_another:
-            return ConfigurationError(
-                f"the host key is not the one that is known ({kind} {fingerprint} is offered): the "
-                "host was reinstalled, or somebody is in between",
-                where=self._name,
-                safe="nothing was sent",
-                next_step="compare the fingerprint with the host's own (ssh-keygen -lf "
-                "/etc/ssh/ssh_host_*_key.pub there); only if it is right:"
-                f" ssh-keygen -R '{shown}' && {scan}",
-            )
-        return ConfigurationError(
-            f"the host key is not known ({kind} {fingerprint} is offered)",
-            where=self._name,
-            safe="nothing was sent",
-            next_step="compare the fingerprint with the host's own (ssh-keygen -lf "
-            f"/etc/ssh/ssh_host_*_key.pub there); if it is right: {scan}",
+        remedy = f"ssh-keygen -R '{shown}' && {scan}" if self._expected_another else scan
+        return host_key_error(
+            self._name,
+            f"{kind} {fingerprint}",
+            f"run: {remedy}",
+            another_is_known=self._expected_another,
         )
