@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -53,6 +54,10 @@ def relay(folder: Path, path: Path) -> tuple[str, ...]:
 def fingerprint(path: Path) -> str:
     argv = ["ssh-keygen", "-lf", str(path)]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
+
+
+def add_key(path: Path, agent: dict[str, str]) -> None:
+    subprocess.run(["ssh-add", "-q", str(path)], check=True, env={**os.environ, **agent})
 
 
 class _Accepting:
@@ -210,3 +215,52 @@ class CarrierContract:
             await self.refused(carrier, Login("replica"), echo)
         log = (sshd.folder / "sshd.log").read_text()
         assert log.count("Accepted publickey") == 2
+
+    async def test_a_key_in_an_agent(
+        self,
+        carrier: Carrier,
+        chosen: SshRoute,
+        login: Login,
+        sshd: Sshd,
+        agent: dict[str, str],
+    ) -> None:
+        add_key(sshd.key, agent)
+        sshd.key.unlink()
+        sshd.config.write_text(
+            f"UserKnownHostsFile {sshd.known_hosts}\nIdentityAgent {agent['SSH_AUTH_SOCK']}\n"
+        )
+        echo = replace(chosen, remote_command=("echo", "Welcome"))
+        with pytest.raises(ProtocolError, match="Welcome"):
+            await self.refused(carrier, login, echo)
+
+    async def test_the_far_side_gets_neither_the_agent_nor_the_display(
+        self,
+        carrier: Carrier,
+        chosen: SshRoute,
+        login: Login,
+        sshd: Sshd,
+        agent: dict[str, str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        add_key(sshd.key, agent)
+        monkeypatch.setenv("SSH_AUTH_SOCK", agent["SSH_AUTH_SOCK"])
+        monkeypatch.setenv("DISPLAY", "localhost:10")
+        sshd.configure(
+            f"ForwardAgent yes\nForwardX11 yes\nIdentityAgent {agent['SSH_AUTH_SOCK']}\n"
+        )
+        told = ("sh", "-c", 'echo "agent=$SSH_AUTH_SOCK display=$DISPLAY." #')
+        with pytest.raises(ProtocolError, match=r"agent= display=\."):
+            await self.refused(carrier, login, replace(chosen, remote_command=told))
+
+    async def test_what_ssh_config_adds_to_a_login_is_left_out(
+        self, carrier: Carrier, chosen: SshRoute, login: Login, sshd: Sshd
+    ) -> None:
+        touched, socket = sshd.folder / "touched", sshd.folder / "forwarded"
+        sshd.configure(
+            f"PermitLocalCommand yes\nLocalCommand touch {touched}\nRemoteCommand hostname\n"
+            f"LocalForward {socket} 127.0.0.1:{sshd.port}\n"
+        )
+        told = ("sh", "-c", f"test -e {socket} || echo Welcome #")
+        with pytest.raises(ProtocolError, match="Welcome"):
+            await self.refused(carrier, login, replace(chosen, remote_command=told))
+        assert not touched.exists()

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
 
-from blockrep.errors import ConfigurationError, ProtocolError
+from blockrep.errors import ConfigurationError
 from blockrep.transport.ssh import library
 from blockrep.transport.ssh.route import Carrier, Login, SshRoute
 from support.sshd import Sshd, make_key
@@ -25,20 +19,6 @@ def carrier() -> Carrier:
 @pytest.fixture
 def chosen(route: SshRoute) -> SshRoute:
     return route
-
-
-@pytest.fixture
-def agent() -> Iterator[dict[str, str]]:
-    process = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True)
-    values = dict(
-        line.partition(";")[0].split("=", 1) for line in process.stdout.splitlines() if "=" in line
-    )
-    yield values
-    os.kill(int(values["SSH_AGENT_PID"]), 15)
-
-
-def add_key(path: Path, agent: dict[str, str]) -> None:
-    subprocess.run(["ssh-add", "-q", str(path)], check=True, env={**os.environ, **agent})
 
 
 class TestProgram(ProgramContract):
@@ -78,20 +58,3 @@ class TestLibrary(CarrierContract):
         )
         with pytest.raises(ConfigurationError, match="jump: the host key is not known"):
             await self.refused(carrier, Login("replica"), chosen)
-
-    async def test_a_key_in_an_agent(
-        self,
-        carrier: Carrier,
-        chosen: SshRoute,
-        login: Login,
-        sshd: Sshd,
-        agent: dict[str, str],
-    ) -> None:
-        add_key(sshd.key, agent)
-        sshd.key.unlink()
-        sshd.config.write_text(
-            f"UserKnownHostsFile {sshd.known_hosts}\nIdentityAgent {agent['SSH_AUTH_SOCK']}\n"
-        )
-        echo = replace(chosen, remote_command=("echo", "Welcome"))
-        with pytest.raises(ProtocolError, match="Welcome"):
-            await self.refused(carrier, login, echo)

@@ -129,7 +129,8 @@ def _options(login: Login, route: SshRoute) -> asyncssh.SSHClientConnectionOptio
     user = Path("~/.ssh/config").expanduser() if route.config is None else route.config
     wanted = [user] if route.config is not None else [user, _SYSTEM_CONFIG]
     files = [str(path) for path in wanted if route.config is not None or path.is_file()]
-    given: dict[str, object] = {}
+    # The other host gets a stream, and nothing else of ours, whatever ssh_config says.
+    given: dict[str, object] = {"agent_forwarding": False, "x11_forwarding": False}
     if login.user:
         given["username"] = login.user
     if login.port:

@@ -42,8 +42,13 @@ _FIXED_OPTIONS = (
     *("-o", "BatchMode=yes"),
     *("-o", "StrictHostKeyChecking=yes"),
     *("-o", "UpdateHostKeys=no"),
-    "-x",
+    # The other host gets a stream, and nothing else of ours.
+    *("-a", "-x", "-T"),
+    *("-o", "PermitLocalCommand=no"),
+    *("-o", "RemoteCommand=none"),
 )
+# Beside a tunnel it would clear that, too.
+_PROGRAM_OPTIONS = ("-o", "ClearAllForwardings=yes")
 # A batch of frames fits, so that ssh and we do not wait for each other all the time.
 _SOCKET_BYTES = 1024 * 1024
 
@@ -67,7 +72,9 @@ async def connect_program(login: Login, route: SshRoute) -> Transport:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
     try:
         with theirs:
-            process = await _start(login, route, ["-T"], [route.stdio_command], theirs.fileno())
+            process = await _start(
+                login, route, _PROGRAM_OPTIONS, [route.stdio_command], theirs.fileno()
+            )
     except BaseException:
         ours.close()
         raise
@@ -93,7 +100,7 @@ async def forwarded_socket(
     See :func:`blockrep.transport.ssh.library.forwarded_socket`.
     """
     there = destination if isinstance(destination, str) else f"{destination[0]}:{destination[1]}"
-    options = ["-N", "-T", "-o", "ExitOnForwardFailure=yes", "-L", f"{path}:{there}"]
+    options = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", f"{path}:{there}"]
     process = await _start(login, route, options, [], asyncio.subprocess.DEVNULL)
     running = _Process(process)
     try:
@@ -262,9 +269,7 @@ async def _offered_key(login: Login, route: SshRoute) -> str:
 
     It tells them in its own log only, so it is refused a second time.
     """
-    running = _Process(
-        await _start(login, route, ["-v", "-N", "-T"], [], asyncio.subprocess.DEVNULL)
-    )
+    running = _Process(await _start(login, route, ["-v", "-N"], [], asyncio.subprocess.DEVNULL))
     found: list[str] = _OFFERED.findall((await running.end(route.timeout_seconds)).stderr)
     # The last one: jump hosts were accepted before.
     return found[-1] if found else ""
