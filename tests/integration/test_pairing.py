@@ -142,7 +142,21 @@ def test_revoked_in_the_middle_of_a_push(joining: Site) -> None:
 def test_a_second_certificate_for_a_name_needs_the_first_revoked(joining: Site) -> None:
     assert joining.run("peer", "join", invite(joining)).returncode == 0
     refused = server_side(joining, "peer", "invite", "alpha")
-    assert_refused(refused, 3, "has a certificate already")
+    assert_refused(refused, 3, "has a certificate already", "--replace")
+
+
+def test_a_certificate_that_never_arrived_is_replaced(joining: Site) -> None:
+    """Nobody has its key, and the name is not lost for that."""
+    elsewhere = joining.folder / "other"
+    done = joining.run("peer", "join", invite(joining), "--directory", str(elsewhere))
+    assert done.returncode == 0, done.stderr
+    done = joining.run("peer", "join", invite(joining, "--replace"))
+    assert done.returncode == 0, done.stderr
+    joining.pushed()
+    assert joining.equal()
+    shutil.rmtree(joining.folder / "client" / "certs")
+    shutil.move(elsewhere, joining.folder / "client" / "certs")
+    assert_refused(joining.push(), 4, "revoked")
 
 
 @pytest.mark.parametrize("token", ["", "brp1-", "brp1-AAAA", "x" * 5000, "brp1-\x1b[2J"])

@@ -76,8 +76,24 @@ async def test_the_invitation_decides_what_is_in_it(
     assert info.roles == {Role.CLIENT}
     assert not info.is_authority
     assert (directory / "alpha.pem").read_bytes() == told["certificate"]
+    another = {**wish, "request": request_of(ec.generate_private_key(ec.SECP256R1()))}
     with pytest.raises(RefusedError, match="was used"):
-        await answer(desk, wish)
+        await answer(desk, another)
+
+
+async def test_a_lost_answer_is_repeated_to_the_same_key(
+    directory: Path, invitations: Invitations
+) -> None:
+    identifier, secret = invitations.create("alpha", 30, HOUR, NOW)
+    desk = JoinDesk(directory, invitations, lambda: NOW)
+    key = ec.generate_private_key(ec.SECP256R1())
+    wish = {"want": "join", "invitation": identifier, "secret": secret, "request": request_of(key)}
+    first = await answer(desk, wish)
+    assert await answer(desk, {**wish, "request": request_of(key, "beta")}) == first
+    assert len(list((directory / "issued").glob("alpha.*"))) == 1
+    late = JoinDesk(directory, invitations, lambda: NOW + HOUR)
+    with pytest.raises(RefusedError):
+        await answer(late, wish)
 
 
 @pytest.mark.parametrize(

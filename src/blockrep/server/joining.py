@@ -13,7 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from blockrep.certificates.authority import record, sign
+from blockrep.certificates.authority import record, recorded_path, sign
+from blockrep.certificates.describe import load_certificate
 from blockrep.certificates.files import CERTIFICATE_MODE, replace_file
 from blockrep.certificates.invitations import Invitations
 from blockrep.certificates.naming import (
@@ -98,14 +99,21 @@ class JoinDesk:
         identifier, secret = request.get("invitation"), request.get("secret")
         if not isinstance(identifier, str) or not isinstance(secret, bytes):
             raise ProtocolError("the request is not understood")
-        invitation = self._invitations.redeem(identifier, secret, self._now())
-        names = [x509.DNSName(invitation.name)]
+        key = public_key.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        invitation = self._invitations.redeem(identifier, secret, key, self._now())
+        name = invitation.name
+        if invitation.serial:
+            # The answer was lost: the same key gets the same certificate.
+            return name, load_certificate(recorded_path(self._directory, name, invitation.serial))
         certificate = sign(
-            self._directory, invitation.name, [Role.CLIENT], names, public_key, invitation.days,
+            self._directory, name, [Role.CLIENT], [x509.DNSName(name)], public_key, invitation.days,
             now=self._now(),
         )  # fmt: skip
-        record(self._directory, invitation.name, certificate)
-        return invitation.name, certificate
+        record(self._directory, name, certificate)
+        self._invitations.note(invitation, f"{certificate.serial_number:x}")
+        return name, certificate
 
     def _renew(self, request: Mapping[str, Any]) -> tuple[str, x509.Certificate]:
         public_key = _key_of(request)
