@@ -71,7 +71,7 @@ def test_a_token_is_all_that_a_new_host_needs(joining: Site) -> None:
 
 
 def test_renewed_by_the_certificate_itself(joining: Site) -> None:
-    assert joining.run("peer", "join", invite(joining)).returncode == 0
+    assert joining.run("peer", "join", invite(joining, "--days", "20")).returncode == 0
     file = joining.folder / "client" / "certs" / "alpha.pem"
     before = describe(file)
     done = joining.run("peer", "renew", f"localhost:{joining.port}")
@@ -81,6 +81,22 @@ def test_renewed_by_the_certificate_itself(joining: Site) -> None:
     assert after.names == before.names
     joining.pushed()
     assert joining.equal()
+
+
+def test_a_certificate_in_another_folder_is_renewed(joining: Site) -> None:
+    folder = joining.folder / "other"
+    words = ["--directory", str(folder)]
+    assert joining.run("peer", "join", invite(joining, "--days", "20"), *words).returncode == 0
+    before = describe(folder / "alpha.pem")
+    done = joining.run("peer", "renew", f"localhost:{joining.port}", *words)
+    assert done.returncode == 0, done.stderr
+    assert describe(folder / "alpha.pem").serial != before.serial
+
+
+def test_a_new_certificate_is_not_renewed(joining: Site) -> None:
+    assert joining.run("peer", "join", invite(joining)).returncode == 0
+    refused = joining.run("peer", "renew", f"localhost:{joining.port}")
+    assert_refused(refused, 4, "valid for 89 more days", "renew it from")
 
 
 def test_nobody_without_a_certificate_gets_in_without_an_invitation(joining: Site) -> None:

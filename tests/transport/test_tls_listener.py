@@ -209,7 +209,7 @@ async def test_another_context_holds_for_those_who_come_later(hosts: Hosts) -> N
         async with connected(server.port, hosts.client()) as before:
             accepted = await server.accepted.get()
             revoked = hosts.revocation_list(hosts.client().certificate)
-            server.listener.use(server_context(replace(hosts.server(), crl=revoked)))
+            server.listener.use(server_context(replace(hosts.server(), crl=revoked)), None)
             async with connected(server.port, hosts.client()):
                 assert "revoked" in (await server.refused.get()).what
             await echo_works(server.port, hosts, files=hosts.client("other"))

@@ -146,13 +146,14 @@ def _prepare_reload(
     fresh = load()
     fresh.access.check()
     context = None if tls is None else _tls_context(fresh)
+    joins = None if tls is None else _joins(fresh)
     audit_file = audit_file_of(fresh)
     revoked = serials_on(_revocations(fresh))
 
     def apply() -> None:
         use_audit_file(audit_file)
         if tls is not None and context is not None:
-            tls.use(context)
+            tls.use(context, joins)
         service.change_rules(fresh.access.permit, fresh.access.knows)
         service.end_sessions(
             lambda peer: peer.serial in revoked, "the client's certificate was revoked"
@@ -173,7 +174,8 @@ def _joins(settings: Settings) -> Joins | None:
     if not (directory / AUTHORITY_KEY).exists():
         return None
     files = find_files(settings.tls, Role.SERVER, socket.gethostname())
-    desk = JoinDesk(directory, Invitations(settings.storage.state_directory))
+    invitations = Invitations(settings.storage.state_directory)
+    desk = JoinDesk(directory, invitations, settings.access.knows, _revocations(settings))
     return Joins(join_context(files), lambda: desk.is_open, desk.serve)
 
 

@@ -88,9 +88,10 @@ class TlsListener:
         """Host and port of every listening socket; for port 0 the one that the kernel chose."""
         return [sock.getsockname()[:2] for sock in self._listening]
 
-    def use(self, context: ssl.SSLContext) -> None:
-        """Let another context hold for the connections that are accepted from now on."""
+    def use(self, context: ssl.SSLContext, joins: Joins | None) -> None:
+        """Let others hold for the connections whose handshake begins from now on."""
         self._context = context
+        self._joins = joins
 
     async def start(self, addresses: Sequence[tuple[str, int]]) -> None:
         """Listen on all of the addresses, or on none. An empty host: every address of this host.

@@ -13,6 +13,7 @@ from blockrep.certificates.naming import AUTHORITY_REVOCATIONS, Role
 from blockrep.certificates.renewal import renew
 from blockrep.certificates.revocation import revoke
 from blockrep.cli.running import settings_of
+from blockrep.config.settings import TlsSettings
 from blockrep.errors import ConfigurationError
 
 __all__ = ["run"]
@@ -20,7 +21,8 @@ __all__ = ["run"]
 
 def run(options: argparse.Namespace) -> int:
     """Make an authority; issue, renew, revoke or show certificates."""
-    directory: Path = options.directory or settings_of(options).tls.directory
+    tls = TlsSettings(options.directory) if options.directory else settings_of(options).tls
+    directory = tls.directory
     if options.action == "init":
         _tell(create_authority(directory))
         print(f"keep {directory / 'ca.key'} secret: whoever has it can become any host")
@@ -38,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         )
     elif options.action == "renew":
         days = LEAF_DAYS if options.days is None else options.days
-        info = renew(directory, options.name, days, new_key=options.new_key)
+        info = renew(directory, options.name, days, new_key=options.new_key, crl=tls.crl)
         print(f"wrote {info.path}, valid until {info.not_after:%Y-%m-%d %H:%M} UTC")
         print(f"next: copy it to {options.name}, and restart or reload blockrep-server there")
     elif options.action == "revoke":

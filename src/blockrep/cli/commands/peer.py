@@ -21,7 +21,7 @@ from blockrep.certificates.revocation import revoke
 from blockrep.cli.running import run_operation, settings_of
 from blockrep.client import joining
 from blockrep.config.identity import find_files
-from blockrep.config.settings import Settings
+from blockrep.config.settings import Settings, TlsSettings
 from blockrep.config.values import Address, parse_address
 from blockrep.errors import ConfigurationError, UsageError
 from blockrep.transport.joining import ask, open_join
@@ -100,8 +100,8 @@ def _join(options: argparse.Namespace, settings: Settings, directory: Path) -> N
 
 
 def _renew(options: argparse.Namespace, settings: Settings, directory: Path) -> None:
-    del directory
-    files = find_files(settings.tls, Role.CLIENT, socket.gethostname())
+    tls = TlsSettings(directory) if options.directory else settings.tls
+    files = find_files(tls, Role.CLIENT, socket.gethostname())
     address = _address(options.server, settings)
     alias = settings.client.locate(address.host, address.port)
     seconds = settings.client.connect_timeout_seconds
