@@ -143,7 +143,10 @@ async def _log_in(
 ) -> asyncssh.SSHClientConnection:
     options = _options(hop, route)
     chosen = {} if options.config.get("Ciphers") else {"encryption_algs": _CIPHERS}
-    check = HostKeyCheck(str(hop), known_hosts_files(options.known_hosts))
+    files = known_hosts_files(
+        options.config.get("UserKnownHostsFile", ()), options.config.get("GlobalKnownHostsFile", ())
+    )
+    check = HostKeyCheck(str(hop), files, is_alias=options.host_key_alias is not None)
     try:
         return await asyncssh.connect(
             hop.host,
