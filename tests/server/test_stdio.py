@@ -59,6 +59,24 @@ def test_a_forced_identity_without_rules_may_do_nothing(config: Path, tmp_path: 
     assert recorded["identity"] == "alpha"
 
 
+def test_the_key_is_on_record(rules: Path, tmp_path: Path) -> None:
+    fingerprint = "SHA256:" + "A" * 43
+    done = serve(rules, "--as", "alpha", "--key-fingerprint", fingerprint)
+    assert done.returncode == 0
+    lines = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
+    assert {(line["identity"], line["fingerprint"]) for line in lines} == {("alpha", fingerprint)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--as", "alpha", "--key-fingerprint", "x"], ["--key-fingerprint", "SHA256:" + "A" * 43]],
+)
+def test_what_is_no_key_of_an_identity(rules: Path, words: list[str]) -> None:
+    done = serve(rules, *words)
+    assert done.returncode == 2
+    assert b"--key-fingerprint" in done.stderr
+
+
 def test_whoever_has_a_shell_needs_no_rules(config: Path) -> None:
     done = serve(config, data=b"GET / HTTP/1.1\r\n\r\n")
     assert done.stdout.startswith(b"BRP1"), done.stderr

@@ -21,7 +21,7 @@ _INPUT, _OUTPUT = 0, 1
 
 
 async def serve_stdio(
-    settings: Settings, identity: str, ssh_connection: str, *, needs_rules: bool
+    settings: Settings, identity: str, ssh_connection: str, fingerprint: str, *, needs_rules: bool
 ) -> int:
     """Serve one session to its end; return the exit code.
 
@@ -29,6 +29,7 @@ async def serve_stdio(
         settings: the configuration.
         identity: of the client; whoever starts us vouches for it.
         ssh_connection: the variable SSH_CONNECTION of sshd(8), for the log; may be empty.
+        fingerprint: of the client's key, for the log; may be empty.
         needs_rules: the client cannot do anything but this, so without rules it may do nothing.
 
     Raises:
@@ -45,7 +46,7 @@ async def serve_stdio(
     use_audit_file(audit_file_of(settings))
     words = ssh_connection.split()
     address = f"ssh from {words[0]}:{words[1]}" if len(words) == 4 else "stdio"
-    peer = PeerInfo(identity, address, "")
+    peer = PeerInfo(identity, address, fingerprint)
     if needs_rules and settings.access.clients is None:
         raise _without_rules(peer, settings)
     session = asyncio.current_task()
