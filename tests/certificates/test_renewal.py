@@ -46,6 +46,14 @@ def test_a_revoked_one_is_not_renewed(directory: Path) -> None:
         renew(directory, "replica")
 
 
+def test_a_list_elsewhere_counts_too(directory: Path, tmp_path: Path) -> None:
+    revoke(directory, "replica")
+    elsewhere = tmp_path / "list.crl"
+    (directory / "ca.crl").rename(elsewhere)
+    with pytest.raises(RefusedError, match="was revoked"):
+        renew(directory, "replica", crl=elsewhere)
+
+
 def test_what_is_not_there_is_not_renewed(directory: Path) -> None:
     with pytest.raises(ConfigurationError, match="there is no certificate"):
         renew(directory, "other")

@@ -47,6 +47,18 @@ def test_the_list_grows_and_repeats_nothing(directory: Path) -> None:
     assert not accepted(directory, "beta")
 
 
+def test_a_file_stands_for_its_key(directory: Path, tmp_path: Path) -> None:
+    """Whoever has a lost key has every certificate of it."""
+    stolen = tmp_path / "stolen.pem"
+    stolen.write_bytes((directory / "alpha.pem").read_bytes())
+    renew(directory, "alpha")
+    assert len(revoke(directory, str(stolen))) == 2
+    assert not accepted(directory, "alpha")
+    assert accepted(directory, "beta")
+    renew(directory, "beta", new_key=True)
+    assert len(revoke(directory, str(directory / "beta.pem"))) == 1
+
+
 def test_what_cannot_be_revoked(directory: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no certificate of gamma"):
         revoke(directory, "gamma")

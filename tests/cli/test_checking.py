@@ -20,7 +20,7 @@ NOW = dt.datetime.now(dt.UTC)
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     directories = Directories(tmp_path / "etc", tmp_path / "state", tmp_path / "run")
-    return read_settings({}, None, directories)
+    return read_settings({}, tmp_path / "config.toml", directories)
 
 
 def with_certificates(settings: Settings) -> Path:

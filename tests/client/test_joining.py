@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from blockrep.certificates.authority import create_authority, issue
+from blockrep.certificates.authority import create_authority, issue, sign
 from blockrep.certificates.invitations import Token
 from blockrep.certificates.naming import Role
 from blockrep.client.joining import join, renew
 from blockrep.errors import (
     BlockrepError,
     ConfigurationError,
+    ConnectionLostError,
     ProtocolError,
     RefusedError,
     VerificationFailedError,
@@ -33,7 +37,7 @@ def server(tmp_path: Path) -> Path:
 def token_of(server: Path) -> Token:
     authority = x509.load_pem_x509_certificate((server / "ca.pem").read_bytes())
     digest = authority.fingerprint(hashes.SHA256())
-    return Token("replica", 8733, "replica", digest, "0" * 16, b"s" * 32)
+    return Token("replica", 8733, "replica", digest, "alpha", "0" * 16, b"s" * 32)
 
 
 class Server:
@@ -67,7 +71,7 @@ async def test_the_secret_goes_only_to_whom_the_token_names(server: Path, tmp_pa
         ([{}], ProtocolError),
         ([{"authority": b"no"}], ProtocolError),
         ([None, {"name": "alpha", "certificate": "text"}], ProtocolError),
-        ([None, {"name": "../x", "certificate": b"x"}], ConfigurationError),
+        ([None, {"name": "../x", "certificate": b"x"}], ProtocolError),
         ([None, {"name": "alpha", "certificate": b"x"}], ProtocolError),
         ([None, None], ProtocolError),
     ],
@@ -75,6 +79,7 @@ async def test_the_secret_goes_only_to_whom_the_token_names(server: Path, tmp_pa
 async def test_what_the_server_must_not_answer(
     server: Path, tmp_path: Path, answers: list[Any], error: type[BlockrepError]
 ) -> None:
+    (tmp_path / "client").mkdir(mode=0o700)
     right = {"authority": (server / "ca.pem").read_bytes()}
     other_key = {"name": "alpha", "certificate": (server / "alpha.pem").read_bytes()}
     filled = [
@@ -85,6 +90,77 @@ async def test_what_the_server_must_not_answer(
         await join(token_of(server), asked, tmp_path / "client")
     assert not list((tmp_path / "client").glob("*"))
     assert all(mode is ssl.CERT_REQUIRED for mode, one in asked.asked if "secret" in one)
+
+
+class Desk(Server):
+    """Issues certificates; the first answers are lost on the way back."""
+
+    def __init__(self, directory: Path, lost: int = 0) -> None:
+        super().__init__()
+        self.directory = directory
+        self.lost = lost
+        self.keys: set[bytes] = set()
+
+    async def __call__(self, context: ssl.SSLContext, request: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append((context.verify_mode, request))
+        if request["want"] == "authority":
+            return {"authority": (self.directory / "ca.pem").read_bytes()}
+        key = x509.load_der_x509_csr(request["request"]).public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        self.keys.add(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+        certificate = sign(
+            self.directory, "alpha", [Role.CLIENT], [x509.DNSName("alpha")], key, days=9
+        )
+        self.lost -= 1
+        if self.lost >= 0:
+            raise ConnectionLostError("the connection ended")
+        return {"name": "alpha", "certificate": certificate.public_bytes(Encoding.PEM)}
+
+
+async def test_after_a_lost_answer_the_same_key_asks_again(server: Path, tmp_path: Path) -> None:
+    desk = Desk(server, lost=1)
+    directory = tmp_path / "client"
+    with pytest.raises(ConnectionLostError, match="same token") as caught:
+        await join(token_of(server), desk, directory)
+    assert "not known whether" in str(caught.value)
+    assert [path.name for path in directory.iterdir()] == ["alpha.key"]
+    assert (directory / "alpha.key").stat().st_mode & 0o777 == 0o600
+    path = await join(token_of(server), desk, directory)
+    assert path == directory / "alpha.pem"
+    assert len(desk.keys) == 1
+
+
+def others_may_write(directory: Path) -> None:
+    directory.mkdir()
+    directory.chmod(0o777)
+
+
+def no_directory(directory: Path) -> None:
+    directory.write_text("")
+
+
+def a_certificate_of_that_name(directory: Path) -> None:
+    directory.mkdir(mode=0o700)
+    (directory / "alpha.pem").write_text("")
+
+
+def a_key_of_that_name(directory: Path) -> None:
+    directory.mkdir(mode=0o700)
+    (directory / "alpha.key").write_text("no key")
+
+
+@pytest.mark.parametrize(
+    "obstacle",
+    [others_may_write, no_directory, a_certificate_of_that_name, a_key_of_that_name],
+)
+async def test_what_is_in_the_way_is_found_before_the_invitation_is_used(
+    server: Path, tmp_path: Path, obstacle: Callable[[Path], None]
+) -> None:
+    desk = Desk(server)
+    obstacle(tmp_path / "client")
+    with pytest.raises(ConfigurationError):
+        await join(token_of(server), desk, tmp_path / "client")
+    assert not desk.keys
 
 
 async def test_another_authority_is_not_replaced(server: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_others_have_those_of_xdg() -> None:
 
 def test_no_file_means_defaults(tmp_path: Path) -> None:
     settings = load_settings(None, environment(tmp_path), 1000)
-    assert settings.file is None
+    assert settings.file == tmp_path / ".config/blockrep/config.toml"
     assert [str(address) for address in settings.server.listen] == ["*:8733"]
     assert settings.tls.directory == tmp_path / ".config/blockrep/certs"
     assert settings.access.clients is None

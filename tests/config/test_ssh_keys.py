@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from blockrep.config.ssh_keys import authorized_line, read_public_key
+from blockrep.config.ssh_keys import authorized_line, is_key_fingerprint, read_public_key
 from blockrep.errors import ConfigurationError
 
 # Always the same: what a test is called must not change from process to process.
@@ -65,9 +66,28 @@ def test_a_key_on_a_security_token_is_one(tmp_path: Path) -> None:
 
 def test_the_line_allows_one_command_and_nothing_else(tmp_path: Path) -> None:
     key = read_public_key(written(tmp_path, f"{GOOD} me@origin\n"))
+    fingerprint = "SHA256:lbmsoA0yIEcEiVDRnMWuzm+nV+3ZEEpVIURqFoeSspg"
     assert authorized_line("alpha.example", key) == (
-        f'command="blockrep-server --stdio --as alpha.example",restrict {GOOD} me@origin'
+        f'command="blockrep-server --stdio --as alpha.example --key-fingerprint {fingerprint}"'
+        f",restrict {GOOD} me@origin"
     )
+
+
+def test_the_fingerprint_is_what_ssh_keygen_shows(tmp_path: Path) -> None:
+    path = written(tmp_path, f"{GOOD} me@origin\n")
+    argv = ["ssh-keygen", "-lf", str(path)]
+    shown = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()[1]
+    assert read_public_key(path).fingerprint == shown
+    assert is_key_fingerprint(shown)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "SHA256:", "MD5:" + "0" * 43, "SHA256:" + "A" * 42, "SHA256:" + "A" * 44,
+     "SHA256:" + "A" * 42 + "\n", "SHA256:" + "A" * 42 + '"', "SHA256:" + "A" * 43 + "\n"],
+)  # fmt: skip
+def test_what_is_no_fingerprint(text: str) -> None:
+    assert not is_key_fingerprint(text)
 
 
 @pytest.mark.parametrize(

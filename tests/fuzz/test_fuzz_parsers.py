@@ -64,7 +64,7 @@ def parse_toml(content: bytes) -> None:
         values = tomllib.loads(content.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError):
         return  # load_settings says so
-    read_settings(values, None, DIRECTORIES)
+    read_settings(values, Path("/etc/blockrep/config.toml"), DIRECTORIES)
 
 
 def parse_xml(content: bytes) -> None:

@@ -72,7 +72,7 @@ def test_a_token_is_all_that_a_new_host_needs(joining: Site) -> None:
 
 
 def test_renewed_by_the_certificate_itself(joining: Site) -> None:
-    assert joining.run("peer", "join", invite(joining)).returncode == 0
+    assert joining.run("peer", "join", invite(joining, "--days", "20")).returncode == 0
     file = joining.folder / "client" / "certs" / "alpha.pem"
     before = describe(file)
     done = joining.run("peer", "renew", f"localhost:{joining.port}")
@@ -82,6 +82,22 @@ def test_renewed_by_the_certificate_itself(joining: Site) -> None:
     assert after.names == before.names
     joining.pushed()
     assert joining.equal()
+
+
+def test_a_certificate_in_another_folder_is_renewed(joining: Site) -> None:
+    folder = joining.folder / "other"
+    words = ["--directory", str(folder)]
+    assert joining.run("peer", "join", invite(joining, "--days", "20"), *words).returncode == 0
+    before = describe(folder / "alpha.pem")
+    done = joining.run("peer", "renew", f"localhost:{joining.port}", *words)
+    assert done.returncode == 0, done.stderr
+    assert describe(folder / "alpha.pem").serial != before.serial
+
+
+def test_a_new_certificate_is_not_renewed(joining: Site) -> None:
+    assert joining.run("peer", "join", invite(joining)).returncode == 0
+    refused = joining.run("peer", "renew", f"localhost:{joining.port}")
+    assert_refused(refused, 4, "valid for 89 more days", "renew it from")
 
 
 def test_nobody_without_a_certificate_gets_in_without_an_invitation(joining: Site) -> None:
@@ -143,7 +159,21 @@ def test_revoked_in_the_middle_of_a_push(joining: Site) -> None:
 def test_a_second_certificate_for_a_name_needs_the_first_revoked(joining: Site) -> None:
     assert joining.run("peer", "join", invite(joining)).returncode == 0
     refused = server_side(joining, "peer", "invite", "alpha")
-    assert_refused(refused, 3, "has a certificate already")
+    assert_refused(refused, 3, "has a certificate already", "--replace")
+
+
+def test_a_certificate_that_never_arrived_is_replaced(joining: Site) -> None:
+    """Nobody has its key, and the name is not lost for that."""
+    elsewhere = joining.folder / "other"
+    done = joining.run("peer", "join", invite(joining), "--directory", str(elsewhere))
+    assert done.returncode == 0, done.stderr
+    done = joining.run("peer", "join", invite(joining, "--replace"))
+    assert done.returncode == 0, done.stderr
+    joining.pushed()
+    assert joining.equal()
+    shutil.rmtree(joining.folder / "client" / "certs")
+    shutil.move(elsewhere, joining.folder / "client" / "certs")
+    assert_refused(joining.push(), 4, "revoked")
 
 
 @pytest.mark.parametrize("token", ["", "brp1-", "brp1-AAAA", "x" * 5000, "brp1-\x1b[2J"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -147,3 +148,21 @@ def test_certificates_are_read_again_and_a_rotated_audit_file_is_let_go(
         (refused,) = changing.recorded("refused")
         assert refused["address"].startswith("127.0.0.1:")
         assert (refused["identity"], refused["fingerprint"]) == ("", ""), "it showed nothing"
+
+
+def test_a_renewal_asks_the_rules_that_hold_now(site: Site, changing: Changing) -> None:
+    certificates = site.folder / "server" / "certs"
+    authority = site.folder / "authority"
+    issue(authority, "brief", [Role.CLIENT], days=20)
+    site.give_certificates("client", authority, "brief")
+    shutil.copy(authority / "ca.key", certificates)
+    rules = changing.rules(*EVERYTHING).replace("origin", "brief")
+    with site.server(f"audit_file = '{changing.audit_path}'\n{rules}") as process:
+        changing.started(process)
+        renewal = ("peer", "renew", f"localhost:{site.port}")
+        assert changing.operate(*renewal) == 0
+        issue(authority, "again", [Role.CLIENT], days=20)
+        site.give_certificates("client", authority, "again")
+        assert changing.operate(*renewal) == 4
+        changing.change(rules + rules.replace("brief", "again"))
+        assert changing.operate(*renewal) == 0

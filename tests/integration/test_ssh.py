@@ -113,6 +113,17 @@ def test_a_forced_command_ignores_what_the_client_asks_for(ssh: Site, sshd: Sshd
     assert not (ssh.folder / "outside.img").exists()
 
 
+def test_a_locked_down_key_without_rules_opens_nothing(ssh: Site, sshd: Sshd) -> None:
+    """Who forgot the rules has not given the key everything."""
+    server = sshd.folder / "blockrep-server"
+    sshd.allow(f'command="{server} --stdio --as alpha --config {ssh.config("server")}",restrict')
+    ssh.replica.write_bytes(b"precious" * 1024)
+    for options in ([], ["--adopt"]):
+        assert_refused(ssh.push(*options), 3, "[clients.alpha]", "blockrep authorize alpha")
+    assert ssh.replica.read_bytes() == b"precious" * 1024
+    assert_refused(ssh.run("list", ssh.target), 3, "[clients.alpha]")
+
+
 def test_a_name_that_is_no_name_starts_nothing(site: Site, sshd: Sshd) -> None:
     server = program(sshd.folder, "blockrep-server", "server")
     for name in ("../x", "-rf", "@tag", "", "a" * 4096, "a\nb", "ALPHA"):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,15 @@ def request_of(key: Any, name: str = "admin") -> bytes:
     )
 
 
+def desk_of(
+    directory: Path,
+    invitations: Invitations,
+    now: dt.datetime = NOW,
+    knows: Callable[[str], bool] = lambda _: True,
+) -> JoinDesk:
+    return JoinDesk(directory, invitations, knows, directory.parent / "other.crl", lambda: now)
+
+
 async def answer(desk: JoinDesk, request: dict[str, Any]) -> dict[str, Any]:
     client, server = memory_pair()
     serving = asyncio.create_task(desk.serve(server))
@@ -63,7 +75,7 @@ async def answer(desk: JoinDesk, request: dict[str, Any]) -> dict[str, Any]:
 async def test_the_invitation_decides_what_is_in_it(
     directory: Path, invitations: Invitations
 ) -> None:
-    desk = JoinDesk(directory, invitations)
+    desk = desk_of(directory, invitations)
     was_open = desk.is_open
     identifier, secret = invitations.create("alpha", 30, HOUR, NOW)
     assert [was_open, desk.is_open] == [False, True]
@@ -77,8 +89,24 @@ async def test_the_invitation_decides_what_is_in_it(
     assert info.roles == {Role.CLIENT}
     assert not info.is_authority
     assert (directory / "alpha.pem").read_bytes() == told["certificate"]
+    another = {**wish, "request": request_of(ec.generate_private_key(ec.SECP256R1()))}
     with pytest.raises(RefusedError, match="was used"):
-        await answer(desk, wish)
+        await answer(desk, another)
+
+
+async def test_a_lost_answer_is_repeated_to_the_same_key(
+    directory: Path, invitations: Invitations
+) -> None:
+    identifier, secret = invitations.create("alpha", 30, HOUR, NOW)
+    desk = desk_of(directory, invitations)
+    key = ec.generate_private_key(ec.SECP256R1())
+    wish = {"want": "join", "invitation": identifier, "secret": secret, "request": request_of(key)}
+    first = await answer(desk, wish)
+    assert await answer(desk, {**wish, "request": request_of(key, "beta")}) == first
+    assert len(list((directory / "issued").glob("alpha.*"))) == 1
+    late = desk_of(directory, invitations, NOW + HOUR)
+    with pytest.raises(RefusedError):
+        await answer(late, wish)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +131,7 @@ async def test_what_is_not_right_gets_nothing(
     request = request_of(ec.generate_private_key(ec.SECP256R1()))
     wish = {"want": "join", "invitation": identifier, "secret": secret, "request": request}
     with pytest.raises(error):
-        await answer(JoinDesk(directory, invitations), {**wish, **change})
+        await answer(desk_of(directory, invitations), {**wish, **change})
     assert not (directory / "alpha.pem").exists()
     assert invitations.any_open(NOW), "the invitation is still there"
 
@@ -116,7 +144,7 @@ async def test_a_request_whose_signature_is_wrong_gets_nothing(
     forged[-1] ^= 1
     wish = {"invitation": identifier, "secret": secret, "request": bytes(forged)}
     with pytest.raises(ProtocolError):
-        await answer(JoinDesk(directory, invitations), {"want": "join", **wish})
+        await answer(desk_of(directory, invitations), {"want": "join", **wish})
 
 
 async def test_a_certificate_is_renewed_for_its_own_key_only(
@@ -124,7 +152,7 @@ async def test_a_certificate_is_renewed_for_its_own_key_only(
 ) -> None:
     key = serialization.load_pem_private_key((directory / "origin.key").read_bytes(), None)
     old = (directory / "origin.pem").read_bytes()
-    desk = JoinDesk(directory, invitations)
+    desk = desk_of(directory, invitations)
     wish = {"want": "renew", "certificate": old, "request": request_of(key)}
     told = await answer(desk, wish)
     (tmp_path / "new.pem").write_bytes(told["certificate"])
@@ -136,12 +164,85 @@ async def test_a_certificate_is_renewed_for_its_own_key_only(
     for change in ({"request": thief}, {"certificate": foreign}):
         with pytest.raises(RefusedError):
             await answer(desk, {**wish, **change})
-    late = JoinDesk(directory, invitations, lambda: NOW + dt.timedelta(days=21))
+    late = desk_of(directory, invitations, NOW + dt.timedelta(days=21))
     with pytest.raises(RefusedError):
         await answer(late, wish)
     revoke(directory, "origin")
     with pytest.raises(RefusedError, match="revoked"):
         await answer(desk, wish)
+
+
+def renewal_of(directory: Path) -> dict[str, Any]:
+    key = serialization.load_pem_private_key((directory / "origin.key").read_bytes(), None)
+    certificate = (directory / "origin.pem").read_bytes()
+    return {"want": "renew", "certificate": certificate, "request": request_of(key)}
+
+
+async def test_who_has_no_rule_any_more_is_not_renewed(
+    directory: Path, invitations: Invitations
+) -> None:
+    asked: list[str] = []
+
+    def knows(identity: str) -> bool:
+        asked.append(identity)
+        return False
+
+    with pytest.raises(RefusedError, match="no rule"):
+        await answer(desk_of(directory, invitations, knows=knows), renewal_of(directory))
+    assert asked == ["origin"]
+    assert len(list((directory / "issued").iterdir())) == 1
+
+
+async def test_renewed_in_the_last_month_only(directory: Path, invitations: Invitations) -> None:
+    (directory / "origin.pem").unlink()
+    (directory / "origin.key").unlink()
+    issue(directory, "origin", [Role.CLIENT], days=90, now=NOW)
+    request = renewal_of(directory)
+    day = dt.timedelta(days=1)
+    with pytest.raises(RefusedError, match=f"from {NOW + 60 * day:%Y-%m-%d}"):
+        await answer(desk_of(directory, invitations, NOW + 59 * day), request)
+    first = await answer(desk_of(directory, invitations, NOW + 61 * day), request)
+    # The answer may have been lost; asking often makes no more of them.
+    assert await answer(desk_of(directory, invitations, NOW + 62 * day), request) == first
+    assert len(list((directory / "issued").iterdir())) == 3
+
+
+async def test_any_list_that_the_server_goes_by_stops_a_renewal(
+    directory: Path, invitations: Invitations
+) -> None:
+    revoke(directory, "origin")
+    (directory / "ca.crl").rename(directory.parent / "other.crl")
+    with pytest.raises(RefusedError, match="revoked"):
+        await answer(desk_of(directory, invitations), renewal_of(directory))
+
+
+async def test_a_revoked_key_gets_no_other_certificate(
+    directory: Path, invitations: Invitations
+) -> None:
+    revoke(directory, "origin")
+    identifier, secret = invitations.create("alpha", 30, HOUR, NOW)
+    wish = {**renewal_of(directory), "want": "join", "invitation": identifier, "secret": secret}
+    with pytest.raises(RefusedError, match="of this key was revoked"):
+        await answer(desk_of(directory, invitations), wish)
+
+
+async def test_the_event_loop_waits_for_no_disk(
+    directory: Path, invitations: Invitations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identifier, secret = invitations.create("alpha", 30, HOUR, NOW)
+    request = request_of(ec.generate_private_key(ec.SECP256R1()))
+    threads: list[threading.Thread] = []
+    sync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        threads.append(threading.current_thread())
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    wish = {"want": "join", "invitation": identifier, "secret": secret, "request": request}
+    await answer(desk_of(directory, invitations), wish)
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 @pytest.mark.parametrize(
@@ -164,7 +265,7 @@ async def test_who_asks_for_nothing_is_not_waited_for_and_is_on_record(
     caplog.set_level("INFO", "blockrep.audit")
     monkeypatch.setattr("blockrep.server.joining._SECONDS", 0.01)
     client, server = memory_pair()
-    serving = asyncio.create_task(JoinDesk(directory, invitations).serve(server))
+    serving = asyncio.create_task(desk_of(directory, invitations).serve(server))
     if said:
         await client.send([said])
     elif said is not None:
@@ -176,5 +277,5 @@ async def test_who_asks_for_nothing_is_not_waited_for_and_is_on_record(
 
 
 async def test_everybody_may_know_the_authority(directory: Path, invitations: Invitations) -> None:
-    told = await answer(JoinDesk(directory, invitations), {"want": "authority"})
+    told = await answer(desk_of(directory, invitations), {"want": "authority"})
     assert told["authority"] == (directory / "ca.pem").read_bytes()

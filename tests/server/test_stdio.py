@@ -5,6 +5,7 @@ A whole session through sshd is in tests/integration/test_ssh.py.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,17 @@ _SCRIPT = "import sys; from blockrep.server.main import main; sys.exit(main(sys.
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     file = tmp_path / "config.toml"
-    file.write_text(f"[storage]\nruntime_directory = '{tmp_path}/run'\n")
+    file.write_text(
+        f"[storage]\nruntime_directory = '{tmp_path}/run'\n"
+        f"[server]\naudit_file = '{tmp_path}/audit'\n"
+    )
     return file
+
+
+@pytest.fixture
+def rules(config: Path) -> Path:
+    config.write_text(config.read_text() + "[clients.alpha]\ntargets = [{ name = 'vg/a' }]\n")
+    return config
 
 
 def serve(config: Path, *words: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -31,10 +41,45 @@ def test_an_end_before_hello_ends_the_server(config: Path) -> None:
     assert done.returncode == 0
 
 
-def test_what_is_no_protocol_gets_an_abort_and_no_text(config: Path) -> None:
-    done = serve(config, "--as", "alpha", data=b"GET / HTTP/1.1\r\n\r\n")
+def test_what_is_no_protocol_gets_an_abort_and_no_text(rules: Path) -> None:
+    done = serve(rules, "--as", "alpha", data=b"GET / HTTP/1.1\r\n\r\n")
     assert done.stdout.startswith(b"BRP1"), done.stdout
     assert done.returncode == 0
+
+
+def test_a_forced_identity_without_rules_may_do_nothing(config: Path, tmp_path: Path) -> None:
+    done = serve(config, "--as", "alpha")
+    assert done.returncode == 3
+    assert done.stdout == b""
+    (line,) = done.stderr.decode().splitlines()[-1:]
+    for word in (str(config), "[clients.alpha]", "blockrep authorize alpha", "--toml"):
+        assert word in line
+    recorded = json.loads((tmp_path / "audit").read_text())
+    assert recorded["event"] == "refused"
+    assert recorded["identity"] == "alpha"
+
+
+def test_the_key_is_on_record(rules: Path, tmp_path: Path) -> None:
+    fingerprint = "SHA256:" + "A" * 43
+    done = serve(rules, "--as", "alpha", "--key-fingerprint", fingerprint)
+    assert done.returncode == 0
+    lines = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
+    assert {(line["identity"], line["fingerprint"]) for line in lines} == {("alpha", fingerprint)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--as", "alpha", "--key-fingerprint", "x"], ["--key-fingerprint", "SHA256:" + "A" * 43]],
+)
+def test_what_is_no_key_of_an_identity(rules: Path, words: list[str]) -> None:
+    done = serve(rules, *words)
+    assert done.returncode == 2
+    assert b"--key-fingerprint" in done.stderr
+
+
+def test_whoever_has_a_shell_needs_no_rules(config: Path) -> None:
+    done = serve(config, data=b"GET / HTTP/1.1\r\n\r\n")
+    assert done.stdout.startswith(b"BRP1"), done.stderr
 
 
 @pytest.mark.parametrize("words", [["--listen"], ["--listen", "unix:/x"]])

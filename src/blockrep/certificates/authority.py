@@ -52,6 +52,7 @@ __all__ = [
     "issue",
     "load_authority",
     "record",
+    "recorded_path",
     "sign",
 ]
 
@@ -189,11 +190,15 @@ def sign(
 
 def record(directory: Path, name: str, certificate: x509.Certificate) -> None:
     """Keep a copy of an issued certificate: who wants to revoke needs every serial number."""
-    folder = directory / ISSUED_DIRECTORY
-    prepare_directory(folder)
-    path = folder / f"{name}.{certificate.serial_number:x}.pem"
+    path = recorded_path(directory, name, f"{certificate.serial_number:x}")
+    prepare_directory(path.parent)
     content = certificate.public_bytes(serialization.Encoding.PEM)
     write_new_files([(path, content, CERTIFICATE_MODE)])
+
+
+def recorded_path(directory: Path, name: str, serial: str) -> Path:
+    """Return where the copy of an issued certificate lies; ``serial`` is hexadecimal."""
+    return directory / ISSUED_DIRECTORY / f"{name}.{serial}.pem"
 
 
 def _alternative_names(

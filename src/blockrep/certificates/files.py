@@ -13,6 +13,7 @@ from blockrep.errors import ConfigurationError, StorageError
 __all__ = [
     "CERTIFICATE_MODE",
     "KEY_MODE",
+    "check_not_there",
     "prepare_directory",
     "replace_file",
     "write_new_files",
@@ -57,9 +58,7 @@ def write_new_files(files: Sequence[tuple[Path, bytes, int]]) -> None:
         ConfigurationError: one exists already; nothing was changed.
         StorageError: writing failed; what had been written was removed again.
     """
-    for path, _, _ in files:
-        if os.path.lexists(path):
-            raise _exists(path)
+    check_not_there([path for path, _, _ in files])
     with contextlib.ExitStack() as undo:
         for path, content, mode in files:
             try:
@@ -81,6 +80,13 @@ def write_new_files(files: Sequence[tuple[Path, bytes, int]]) -> None:
                 ) from error
         _sync_directory(files[0][0].parent)
         undo.pop_all()
+
+
+def check_not_there(paths: Sequence[Path]) -> None:
+    """Raise ConfigurationError if one of the files exists: none is ever overwritten."""
+    for path in paths:
+        if os.path.lexists(path):
+            raise _exists(path)
 
 
 def replace_file(path: Path, content: bytes, mode: int) -> None:

@@ -1,8 +1,11 @@
-"""Invitations: one host may get one certificate, once, for a short time.
+"""Invitations: one host may get one certificate, for one key, within a short time.
 
 The token that the invited host gets names the server and holds a secret; the server keeps the
 secret's digest only. Guessing is hopeless (32 random bytes); an invitation that somebody tries to
 guess is void after a few attempts all the same.
+
+The first key that comes with the secret is the only one from then on. It may come again, because
+the answer to it may have been lost.
 """
 
 from __future__ import annotations
@@ -11,13 +14,15 @@ import base64
 import binascii
 import contextlib
 import datetime as dt
+import fcntl
 import hashlib
 import hmac
 import json
 import os
 import re
 import secrets
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +49,7 @@ class Token:
         host: of the server, and ``port``: where it listens.
         server_name: what its certificate must say.
         authority: SHA-256 of the authority's certificate.
+        name: what the invited host will be called.
         invitation: its id.
         secret: proves that the token was handed over.
     """
@@ -52,6 +58,7 @@ class Token:
     port: int
     server_name: str
     authority: bytes
+    name: str
     invitation: str
     secret: bytes
 
@@ -81,15 +88,26 @@ class Token:
         if hashlib.sha256(data).digest()[:_CHECK_BYTES] != check:
             raise error
         try:
-            host, port, server_name, authority, invitation, secret = msgpack.unpackb(data)
+            host, port, server_name, authority, name, invitation, secret = msgpack.unpackb(data)
         except (ValueError, msgpack.UnpackException):
             raise error from None
-        return cls(host, port, server_name, authority, invitation, secret)
+        return cls(host, port, server_name, authority, name, invitation, secret)
 
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """What the server keeps: ``expires`` in seconds since the epoch, ``secret_digest`` in hex."""
+    """What the server keeps.
+
+    Attributes:
+        id: names it, in the token too.
+        name: what the invited host will be called.
+        days: for which the certificate is valid.
+        expires: seconds since the epoch.
+        secret_digest: SHA-256 of the secret, hexadecimal.
+        failures: wrong secrets so far.
+        key_digest: SHA-256 of the key that it was used for, hexadecimal; empty: it was not used.
+        serial: of the certificate that was issued, hexadecimal; empty: none was.
+    """
 
     id: str
     name: str
@@ -97,6 +115,8 @@ class Invitation:
     expires: int
     secret_digest: str
     failures: int = 0
+    key_digest: str = ""
+    serial: str = ""
 
 
 class Invitations:
@@ -112,9 +132,8 @@ class Invitations:
     def create(
         self, name: str, days: int, lifetime: dt.timedelta, now: dt.datetime
     ) -> tuple[str, bytes]:
-        """Make an invitation; return its id and its secret."""
+        """Make an invitation; return its id and its secret. An open one for that name is void."""
         prepare_directory(self._folder)
-        self._forget_expired(now)
         secret = secrets.token_bytes(_SECRET_BYTES)
         invitation = Invitation(
             id=secrets.token_hex(8),
@@ -123,49 +142,74 @@ class Invitations:
             expires=int((now + lifetime).timestamp()),
             secret_digest=hashlib.sha256(secret).hexdigest(),
         )
-        self._write(invitation)
+        with self._locked():
+            for one in self._all():
+                if one.name == name or one.expires <= now.timestamp():
+                    (self._folder / f"{one.id}.json").unlink(missing_ok=True)
+            self._write(invitation)
         return invitation.id, secret
 
     def any_open(self, now: dt.datetime) -> bool:
         """Tell whether anybody is invited at all."""
         return any(one.expires > now.timestamp() for one in self._all())
 
-    def redeem(self, identifier: str, secret: bytes, now: dt.datetime) -> Invitation:
-        """Use an invitation up. Raises RefusedError: with one answer for every reason."""
+    def redeem(
+        self, identifier: str, secret: bytes, public_key: bytes, now: dt.datetime
+    ) -> Invitation:
+        """Use an invitation for this key, from now on for no other.
+
+        Raises:
+            RefusedError: with one answer for every reason.
+        """
         refusal = RefusedError(
             "the invitation is not known, was used, has expired, or its secret is wrong",
             safe="nothing was issued",
             next_step="ask for another one: blockrep peer invite NAME",
         )
         path = self._path(identifier)
-        invitation = None if path is None else _read(path)
-        if path is None or invitation is None:
+        if path is None or not path.exists():
             raise refusal
-        right = hmac.compare_digest(hashlib.sha256(secret).hexdigest(), invitation.secret_digest)
-        if not right:
-            failed = Invitation(**{**asdict(invitation), "failures": invitation.failures + 1})
-            if failed.failures >= _MAX_FAILURES:
-                path.unlink(missing_ok=True)
-            else:
-                self._write(failed)
-            raise refusal
-        # Of two who come with the same token, one gets to remove the file.
-        try:
-            os.unlink(path)  # noqa: PTH108 - Path.unlink says nothing of who was first, either
-        except FileNotFoundError:
-            raise refusal from None
-        if invitation.expires <= now.timestamp():
-            raise refusal
-        return invitation
+        with self._locked():
+            invitation = _read(path)
+            if invitation is None:
+                raise refusal
+            digest = hashlib.sha256(secret).hexdigest()
+            if not hmac.compare_digest(digest, invitation.secret_digest):
+                failed = replace(invitation, failures=invitation.failures + 1)
+                if failed.failures >= _MAX_FAILURES:
+                    path.unlink(missing_ok=True)
+                else:
+                    self._write(failed)
+                raise refusal
+            key_digest = hashlib.sha256(public_key).hexdigest()
+            if (
+                invitation.key_digest not in {"", key_digest}
+                or invitation.expires <= now.timestamp()
+            ):
+                raise refusal
+            used = replace(invitation, key_digest=key_digest)
+            self._write(used)
+        return used
+
+    def note(self, invitation: Invitation, serial: str) -> None:
+        """Note which certificate was issued, for the same key to get it again."""
+        with self._locked():
+            if (self._folder / f"{invitation.id}.json").exists():  # or it was made void meanwhile
+                self._write(replace(invitation, serial=serial))
 
     def _all(self) -> list[Invitation]:
         found = [_read(path) for path in self._folder.glob("*.json")]
         return [one for one in found if one is not None]
 
-    def _forget_expired(self, now: dt.datetime) -> None:
-        for one in self._all():
-            if one.expires <= now.timestamp():
-                (self._folder / f"{one.id}.json").unlink(missing_ok=True)
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let nobody else change invitations meanwhile, in this process or another."""
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _path(self, identifier: str) -> Path | None:
         if not _ID_PATTERN.fullmatch(identifier):

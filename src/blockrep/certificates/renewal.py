@@ -25,6 +25,7 @@ def renew(
     days: int = LEAF_DAYS,
     *,
     new_key: bool = False,
+    crl: Path | None = None,
     now: dt.datetime | None = None,
 ) -> CertificateInfo:
     """Replace ``NAME.pem`` by a certificate with a later end, on the authority's host.
@@ -34,6 +35,7 @@ def renew(
         name: of the host.
         days: how long it will be valid.
         new_key: replace ``NAME.key`` too.
+        crl: revocation list, beside the one in ``directory``.
         now: time of issue, for tests.
 
     Raises:
@@ -48,6 +50,8 @@ def renew(
         public_key = key.public_key()
     if not isinstance(public_key, ec.EllipticCurvePublicKey):
         raise ConfigurationError("its key is of another kind than ours", where=str(path))
+    if old.serial_number in revoked_serials(directory, crl):
+        raise RefusedError("the certificate was revoked", safe="nothing was changed")
     certificate = renewed(directory, old, public_key, days, now=now)
     if new_key:
         text = key.private_bytes(
@@ -70,12 +74,11 @@ def renewed(
 ) -> x509.Certificate:
     """Return a certificate that says what ``old`` says, with a later end, and keep a copy of it.
 
+    Whether the old one was revoked is for the caller to see.
+
     Raises:
-        RefusedError: the old one was revoked.
         ConfigurationError: no authority here.
     """
-    if old.serial_number in revoked_serials(directory):
-        raise RefusedError("the certificate was revoked", safe="nothing was changed")
     names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     usages = old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     common_name = str(old.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)

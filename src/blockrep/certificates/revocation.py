@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from blockrep.certificates.authority import ISSUED_DIRECTORY, load_authority
 from blockrep.certificates.describe import load_certificate
@@ -20,16 +22,24 @@ from blockrep.certificates.files import CERTIFICATE_MODE, replace_file
 from blockrep.certificates.naming import AUTHORITY_REVOCATIONS, certificate_path, check_name
 from blockrep.errors import ConfigurationError
 
-__all__ = ["revoke", "revoked_serials", "serials_on"]
+__all__ = ["issued_for", "revoke", "revoked_serials", "serials_on"]
 
 
-def revoked_serials(directory: Path) -> frozenset[int]:
-    """Return the serial numbers on the list in ``directory``; none if there is no list.
+def revoked_serials(directory: Path, crl: Path | None = None) -> frozenset[int]:
+    """Return the serial numbers on the list in ``directory``, and on another one.
+
+    None if there is no list.
 
     Raises:
-        ConfigurationError: it cannot be read.
+        ConfigurationError: one cannot be read.
     """
-    return serials_on(directory / AUTHORITY_REVOCATIONS)
+    serials = serials_on(directory / AUTHORITY_REVOCATIONS)
+    return serials if crl is None else serials | serials_on(crl)
+
+
+def issued_for(directory: Path, public_key: CertificatePublicKeyTypes) -> list[x509.Certificate]:
+    """Return every certificate that the authority issued for a key."""
+    return [one for one in _issued(directory, "*") if one.public_key() == public_key]
 
 
 def serials_on(path: Path) -> frozenset[int]:
@@ -47,7 +57,10 @@ def serials_on(path: Path) -> frozenset[int]:
 def revoke(
     directory: Path, name_or_file: str, *, now: dt.datetime | None = None
 ) -> list[x509.Certificate]:
-    """Put a host's certificates, or the one in a file, on the list; return which.
+    """Put certificates on the list: a host's, or all for the key of the one in a file.
+
+    Returns:
+        Which.
 
     Raises:
         ConfigurationError: no authority here, or no such certificate.
@@ -93,16 +106,13 @@ def revoke(
 
 def _named(directory: Path, name_or_file: str) -> list[x509.Certificate]:
     if "/" in name_or_file or name_or_file.endswith(".pem"):
-        return [load_certificate(Path(name_or_file))]
+        given = load_certificate(Path(name_or_file))
+        # Whoever has the key can be all of them.
+        every = chain([given], issued_for(directory, given.public_key()))
+        return list({one.serial_number: one for one in every}.values())
     check_name(name_or_file)
-    # A name may hold dots, a serial number does not.
-    paths = [
-        path
-        for path in (directory / ISSUED_DIRECTORY).glob(f"{name_or_file}.*.pem")
-        if path.stem.rpartition(".")[0] == name_or_file
-    ]
     current = certificate_path(directory, name_or_file)
-    found = {one.serial_number: one for one in map(load_certificate, paths)}
+    found = {one.serial_number: one for one in _issued(directory, name_or_file)}
     if current.exists():
         certificate = load_certificate(current)
         found[certificate.serial_number] = certificate
@@ -113,6 +123,16 @@ def _named(directory: Path, name_or_file: str) -> list[x509.Certificate]:
             next_step="name its file, or see blockrep certs show",
         )
     return list(found.values())
+
+
+def _issued(directory: Path, name: str) -> list[x509.Certificate]:
+    """Return the certificates that were issued to a host; ``*``: to all of them."""
+    # A name may hold dots, a serial number does not.
+    return [
+        load_certificate(path)
+        for path in (directory / ISSUED_DIRECTORY).glob(f"{name}.*.pem")
+        if name in {"*", path.stem.rpartition(".")[0]}
+    ]
 
 
 def _load(path: Path) -> x509.CertificateRevocationList:

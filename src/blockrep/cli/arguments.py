@@ -282,6 +282,9 @@ def _add_peer(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     invite.add_argument("--minutes", type=int, default=10, metavar="N", help="default 10")
     invite.add_argument("--days", type=int, default=90, metavar="N", help="of the certificate")
+    invite.add_argument(
+        "--replace", action="store_true", help="revoke the certificates that NAME has"
+    )
     join = actions.add_parser("join", help="on the client: use a token", allow_abbrev=False)
     join.add_argument("token", metavar="TOKEN", help="- reads it from standard input")
     renew = actions.add_parser(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from blockrep.certificates.files import (
     CERTIFICATE_MODE,
     KEY_MODE,
+    check_not_there,
     prepare_directory,
     replace_file,
     write_new_files,
@@ -27,7 +30,9 @@ from blockrep.certificates.naming import (
     key_path,
 )
 from blockrep.errors import (
+    BlockrepError,
     ConfigurationError,
+    ConnectionLostError,
     ProtocolError,
     RefusedError,
     VerificationFailedError,
@@ -61,26 +66,66 @@ def authority_context(authority: bytes) -> ssl.SSLContext:
 async def join(token: Token, ask: Ask, directory: Path) -> Path:
     """Get a certificate; write it, its key and the authority's certificate; return its path.
 
+    All that can be in the way here is found before the invitation is used. A key that an earlier
+    attempt left behind is used again: the server gives it the same certificate.
+
     Raises:
         VerificationFailedError: the server is not the one that invited us.
         ConfigurationError: there are certificates of another authority, or of this name, already.
         RefusedError: the invitation is not valid (any more).
+        ConnectionLostError: it is not known whether there is a certificate now.
     """
+    name = check_name(token.name)
+    certificate_file, key_file = certificate_path(directory, name), key_path(directory, name)
+    check_not_there([certificate_file])
+    authority = await _authority(token, ask)
+    _check_own_authority(directory, authority)
+    prepare_directory(directory)
+    key, made = _own_key(key_file)
+    try:
+        certificate = await _invited(token, key, authority, ask)
+    except ConnectionLostError as error:
+        raise ConnectionLostError(
+            f"{error.what}, and it is not known whether the certificate was issued",
+            where=error.where,
+            safe=f"the key is kept: {key_file}",
+            next_step="join again with the same token, before it expires",
+        ) from error
+    except BlockrepError:
+        if made:
+            key_file.unlink()
+        raise
+    files = [(certificate_file, certificate, CERTIFICATE_MODE)]
+    if not (directory / AUTHORITY_CERTIFICATE).exists():
+        files.append((directory / AUTHORITY_CERTIFICATE, authority, CERTIFICATE_MODE))
+    write_new_files(files)
+    return certificate_file
+
+
+async def _authority(token: Token, ask: Ask) -> bytes:
+    """Return the authority's certificate, once the token vouches for it."""
     try:
         answer = await ask(unverified_context(), {"want": "authority"})
     except RefusedError as error:
         # Without an open invitation the server asks everybody for a certificate.
         raise RefusedError(
-            "nobody is invited there: the invitation was used, or has expired",
+            "nobody is invited there: the invitation has expired, or another one replaced it",
             where=f"{token.host}:{token.port}",
             safe="nothing was written",
             next_step="ask for another one: blockrep peer invite NAME",
         ) from error
     authority = _bytes(answer, "authority")
     _check_authority(authority, token)
-    _check_own_authority(directory, authority)
-    key = ec.generate_private_key(ec.SECP256R1())
-    # From here on the server must prove, by that authority, to be who invited us.
+    return authority
+
+
+async def _invited(
+    token: Token, key: ec.EllipticCurvePrivateKey, authority: bytes, ask: Ask
+) -> bytes:
+    """Return the certificate that the invitation gives the key.
+
+    The server must prove, by that authority, to be who invited us.
+    """
     answer = await ask(
         authority_context(authority),
         {
@@ -90,18 +135,11 @@ async def join(token: Token, ask: Ask, directory: Path) -> Path:
             "request": _request(key),
         },
     )
-    name = check_name(str(answer.get("name")))
     certificate = _bytes(answer, "certificate")
     _check_certificate(certificate, key)
-    prepare_directory(directory)
-    files = [
-        (key_path(directory, name), _key_text(key), KEY_MODE),
-        (certificate_path(directory, name), certificate, CERTIFICATE_MODE),
-    ]
-    if not (directory / AUTHORITY_CERTIFICATE).exists():
-        files.append((directory / AUTHORITY_CERTIFICATE, authority, CERTIFICATE_MODE))
-    write_new_files(files)
-    return certificate_path(directory, name)
+    if answer.get("name") != token.name:
+        raise ProtocolError("the server's answer is a certificate of another name")
+    return certificate
 
 
 async def renew(certificate_file: Path, key_file: Path, authority_file: Path, ask: Ask) -> None:
@@ -121,15 +159,36 @@ async def renew(certificate_file: Path, key_file: Path, authority_file: Path, as
 def _renewal(
     certificate_file: Path, key_file: Path
 ) -> tuple[ec.EllipticCurvePrivateKey, dict[str, Any]]:
-    key = serialization.load_pem_private_key(_content(key_file), None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigurationError("is not a key that blockrep made", where=str(key_file))
+    key = _load_key(key_file)
     request = {
         "want": "renew",
         "certificate": _content(certificate_file),
         "request": _request(key),
     }
     return key, request
+
+
+def _own_key(path: Path) -> tuple[ec.EllipticCurvePrivateKey, bool]:
+    """Return the key that is there, or write a new one; and whether it is new."""
+    if os.path.lexists(path):
+        return _load_key(path), False
+    key = ec.generate_private_key(ec.SECP256R1())
+    write_new_files([(path, _key_text(key), KEY_MODE)])
+    return key, True
+
+
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    key: object = None
+    with contextlib.suppress(ValueError, TypeError):
+        key = serialization.load_pem_private_key(_content(path), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigurationError(
+            "is not a key that blockrep made",
+            where=str(path),
+            safe="nothing was changed",
+            next_step="move it away",
+        )
+    return key
 
 
 def _content(path: Path) -> bytes:

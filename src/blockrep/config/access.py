@@ -2,7 +2,8 @@
 
 A client asks for a name; the rules say which volume of this host that name stands for. Whatever no
 rule allows is answered by None, whether it exists or not. With no rules at all, holding a client
-certificate of the private authority is the permission (see ``docs/configuration.md`` for why).
+certificate of the private authority is the permission (see ``docs/configuration.md`` for why); an
+identity that a forced command of SSH gives needs a rule.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ class Grant:
     """
 
     volume: VolumeName
-    create: bool = True
-    adopt: bool = True
+    create: bool
+    adopt: bool
     keep: int = DEFAULT_KEEP
     keep_min: int = 1
     quota_bytes: int = 0
@@ -158,7 +159,7 @@ class AccessPolicy:
         if volume is None:
             return None
         if volume.is_lvm:
-            return Grant(volume)
+            return Grant(volume, create=True, adopt=True)
         if self.image_directory is None:
             return None
         # A path that does not start with / counts from the folder: "replica:./vm.img" needs no
@@ -166,7 +167,9 @@ class AccessPolicy:
         path = self.image_directory / volume.path
         if path == self.image_directory or self.image_directory not in path.parents:
             return None
-        return Grant(VolumeName(path=str(path)), beneath=self.image_directory)
+        return Grant(
+            VolumeName(path=str(path)), create=True, adopt=True, beneath=self.image_directory
+        )
 
 
 def check_pattern(text: str) -> str:

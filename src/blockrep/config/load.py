@@ -48,8 +48,8 @@ def load_settings(file: Path | None, environment: Mapping[str, str], user_id: in
     Raises:
         ConfigurationError: it cannot be read, or holds a wrong key or value.
     """
-    file, directories = _find(file, environment, user_id)
-    return read_settings({} if file is None else _parse(file), file, directories)
+    found, directories = _find(file, environment, user_id)
+    return read_settings(_values(found, file), found, directories)
 
 
 def load_tls_settings(
@@ -60,21 +60,26 @@ def load_tls_settings(
     Raises:
         ConfigurationError: it cannot be read, is not TOML, or that part of it is wrong.
     """
-    file, directories = _find(file, environment, user_id)
-    return read_tls_settings({} if file is None else _parse(file), file, directories)
+    found, directories = _find(file, environment, user_id)
+    return read_tls_settings(_values(found, file), found, directories)
 
 
 def _find(
     file: Path | None, environment: Mapping[str, str], user_id: int
-) -> tuple[Path | None, Directories]:
-    """Return the file, None if there is none, and where things lie then."""
+) -> tuple[Path, Directories]:
+    """Return the file, which need not exist, and where things lie then."""
     directories = default_directories(environment, user_id)
     if file is None:
         default = directories.configuration / _FILE_NAME
-        return (default.absolute() if default.exists() else None), directories
+        return default.absolute(), directories
     if file.is_file():
         directories = Directories(file.absolute().parent, directories.state, directories.runtime)
     return file.absolute(), directories
+
+
+def _values(found: Path, given: Path | None) -> Mapping[str, object]:
+    """Return what the file says; nothing, if it is the default one and does not exist."""
+    return {} if given is None and not found.exists() else _parse(found)
 
 
 def _parse(file: Path) -> Mapping[str, object]:

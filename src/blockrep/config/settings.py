@@ -173,9 +173,9 @@ class SshSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The whole configuration. ``file`` is None if there is none, and all is default."""
+    """The whole configuration. ``file`` is where it is, or would be: without one all is default."""
 
-    file: Path | None
+    file: Path
     client: ClientSettings
     server: ServerSettings
     storage: StorageSettings
@@ -184,20 +184,18 @@ class Settings:
     access: AccessPolicy
 
 
-def read_settings(
-    values: Mapping[str, object], file: Path | None, directories: Directories
-) -> Settings:
+def read_settings(values: Mapping[str, object], file: Path, directories: Directories) -> Settings:
     """Check and convert the content of a configuration file.
 
     Args:
         values: what the TOML parser made of it; empty for no file.
-        file: named in errors; relative paths count from its folder.
+        file: where it is, or would be; named in errors; relative paths count from its folder.
         directories: where defaults lie.
 
     Raises:
         ConfigurationError: a wrong key or value; names file and key, and what is accepted.
     """
-    whole = Table(values, "", file or directories.configuration / "config.toml")
+    whole = Table(values, "", file)
     image_directory, server = _server(whole.table("server"))
     settings = Settings(
         file=file,

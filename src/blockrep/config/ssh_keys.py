@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +16,7 @@ from typing import Final
 from blockrep.certificates.naming import check_name
 from blockrep.errors import ConfigurationError
 
-__all__ = ["PublicKey", "authorized_line", "read_public_key"]
+__all__ = ["PublicKey", "authorized_line", "is_key_fingerprint", "read_public_key"]
 
 #: How many strings follow the type in the key itself.
 _FIELDS: Final = {
@@ -28,6 +30,7 @@ _FIELDS: Final = {
 }
 _MAX_FILE_BYTES: Final = 16 * 1024
 _MIN_RSA_BITS: Final = 2048
+_FINGERPRINT: Final = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,17 @@ class PublicKey:
     def __str__(self) -> str:
         """Return the key as it stands in files."""
         return f"{self.type} {self.encoded} {self.comment}".rstrip()
+
+    @property
+    def fingerprint(self) -> str:
+        """What ssh-keygen -l and sshd's log call the key."""
+        digest = hashlib.sha256(base64.b64decode(self.encoded)).digest()
+        return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def is_key_fingerprint(text: str) -> bool:
+    """Whether it is a fingerprint as OpenSSH shows them."""
+    return _FINGERPRINT.fullmatch(text) is not None
 
 
 def read_public_key(path: Path) -> PublicKey:
@@ -72,11 +86,14 @@ def read_public_key(path: Path) -> PublicKey:
 def authorized_line(name: str, key: PublicKey) -> str:
     """Return the line that lets ``key`` do nothing but talk to a server that calls it ``name``.
 
+    The fingerprint is in it for the server's records: sshd does not tell it.
+
     Raises:
         ConfigurationError: the name is none that a certificate could have; so it holds nothing
             that a shell or sshd reads in another way.
     """
-    return f'command="blockrep-server --stdio --as {check_name(name)}",restrict {key}'
+    command = f"blockrep-server --stdio --as {check_name(name)} --key-fingerprint {key.fingerprint}"
+    return f'command="{command}",restrict {key}'
 
 
 def _parse(line: str, path: Path) -> PublicKey:

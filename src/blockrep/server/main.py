@@ -18,6 +18,7 @@ from blockrep import __version__
 from blockrep.certificates.naming import is_host_name
 from blockrep.config.load import load_settings
 from blockrep.config.settings import Settings
+from blockrep.config.ssh_keys import is_key_fingerprint
 from blockrep.config.values import Address, LocalAddress, parse_listening_address
 from blockrep.errors import BlockrepError, UsageError
 from blockrep.server.listening import serve_listening
@@ -58,7 +59,12 @@ def _parser() -> argparse.ArgumentParser:
         dest="identity",
         metavar="NAME",
         help="with --stdio: the client's identity, for a key in authorized_keys that has this as "
-        "its forced command (default: user:LOGIN)",
+        "its forced command; it may do what [clients.NAME] says (default: user:LOGIN)",
+    )
+    parser.add_argument(
+        "--key-fingerprint",
+        metavar="SHA256:...",
+        help="with --as: fingerprint of the client's key, for the audit log",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML)")
     parser.add_argument("--version", action="version", version=f"blockrep {__version__}")
@@ -82,8 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_listening(options: argparse.Namespace) -> int:
-    if options.identity is not None:
-        raise UsageError("--as goes with --stdio", next_step="see blockrep-server --help")
+    if options.identity is not None or options.key_fingerprint is not None:
+        raise UsageError(
+            "--as and --key-fingerprint go with --stdio", next_step="see blockrep-server --help"
+        )
     log_to_stderr()
     load = functools.partial(load_settings, options.config, os.environ, os.geteuid())
     settings = load()
@@ -102,10 +110,28 @@ def _run_stdio(options: argparse.Namespace) -> int:
             where="--as",
             next_step="small letters, digits, - and .",
         )
+    fingerprint = options.key_fingerprint
+    if fingerprint is not None and (
+        options.identity is None or not is_key_fingerprint(fingerprint)
+    ):
+        raise UsageError(
+            "a key's fingerprint goes with --as, and looks like SHA256:...",
+            where="--key-fingerprint",
+            next_step="see the line that blockrep authorize prints",
+        )
     log_to_system()
     settings = load_settings(options.config, os.environ, os.geteuid())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve_stdio(settings, identity, os.environ.get("SSH_CONNECTION", "")))
+        return runner.run(
+            serve_stdio(
+                settings,
+                identity,
+                os.environ.get("SSH_CONNECTION", ""),
+                fingerprint or "",
+                # Whoever comes without --as has a shell here: rules would bind nobody.
+                needs_rules=options.identity is not None,
+            )
+        )
 
 
 def _addresses(texts: Sequence[str], settings: Settings) -> list[Address | LocalAddress]:

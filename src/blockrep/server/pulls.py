@@ -16,7 +16,7 @@ from blockrep.model.extents import Extent
 from blockrep.model.snapshots import Snapshot, VolumeInfo
 from blockrep.replication.pulling import held_by
 from blockrep.replication.receiver import AuditSink
-from blockrep.storage.interface import SnapshotReader, SourceVolume
+from blockrep.storage.interface import Costs, SnapshotReader, SourceVolume
 from blockrep.storage.locks import VolumeLock
 
 __all__ = ["BoundedSource"]
@@ -94,6 +94,10 @@ class BoundedSource:
     def open_snapshot(self, snapshot: Snapshot) -> SnapshotReader:
         """Open a snapshot for reading."""
         return self._source.open_snapshot(snapshot)
+
+    def take_costs(self) -> Costs:
+        """Return what the calls since the last of this cost."""
+        return self._source.take_costs()
 
     def stored_digests(self, snapshot: Snapshot) -> tuple[int, int, Iterator[bytes]] | None:
         """Return the snapshot's digest table, if it has one."""

@@ -163,7 +163,8 @@ def _joins(settings: Settings, files: TlsFiles) -> Joins | None:
     directory = settings.tls.directory
     if not (directory / AUTHORITY_KEY).exists():
         return None
-    desk = JoinDesk(directory, Invitations(settings.storage.state_directory))
+    invitations = Invitations(settings.storage.state_directory)
+    desk = JoinDesk(directory, invitations, settings.access.knows, _revocations(settings))
     return Joins(join_context(files), lambda: desk.is_open, desk.serve)
 
 

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from blockrep.cli.main import main
 from blockrep.config.access import AccessPolicy
 from blockrep.config.load import load_settings
+from blockrep.config.ssh_keys import read_public_key
 
 HOSTILE_TARGETS = [
     "", "vg", "@tag", "-rf", "../x", "/a/../b", "*/*", "vg/a\n", 'vg/a"', "vg/a=", "=vg/a",
@@ -39,8 +40,10 @@ def test_the_line_goes_to_output_and_the_rules_beside_it(
     assert main(["authorize", "alpha", "--target", "vg/a", "--key", str(key)]) == 0
     output = capsys.readouterr()
     (line,) = output.out.splitlines()
+    fingerprint = read_public_key(key).fingerprint
     assert line == (
-        f'command="blockrep-server --stdio --as alpha",restrict {key.read_text().strip()}'
+        f'command="blockrep-server --stdio --as alpha --key-fingerprint {fingerprint}",restrict'
+        f" {key.read_text().strip()}"
     )
     policy = policy_of(output.err, tmp_path)
     for operation in ("push", "verify", "list"):

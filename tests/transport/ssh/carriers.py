@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -47,6 +49,15 @@ def relay(folder: Path, path: Path) -> tuple[str, ...]:
     script = folder / "relay.py"
     script.write_text(_RELAY)
     return (sys.executable, str(script), str(path))
+
+
+def fingerprint(path: Path) -> str:
+    argv = ["ssh-keygen", "-lf", str(path)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
+
+
+def add_key(path: Path, agent: dict[str, str]) -> None:
+    subprocess.run(["ssh-add", "-q", str(path)], check=True, env={**os.environ, **agent})
 
 
 class _Accepting:
@@ -129,6 +140,30 @@ class CarrierContract:
         with pytest.raises(ConfigurationError, match="known"):
             await self.refused(carrier, login, chosen)
 
+    async def test_ssh_config_cannot_have_unknown_keys_accepted(
+        self, carrier: Carrier, chosen: SshRoute, login: Login, sshd: Sshd
+    ) -> None:
+        shown = fingerprint(sshd.folder / "host_key.pub")
+        sshd.known_hosts.write_text("")
+        sshd.configure("StrictHostKeyChecking accept-new")
+        with pytest.raises(ConfigurationError, match="the host key is not known") as caught:
+            await self.refused(carrier, login, chosen)
+        assert shown in str(caught.value)
+        assert sshd.known_hosts.read_text() == ""
+
+    async def test_ssh_config_cannot_have_changed_keys_accepted(
+        self, carrier: Carrier, chosen: SshRoute, login: Login, sshd: Sshd
+    ) -> None:
+        shown = fingerprint(sshd.folder / "host_key.pub")
+        sshd.know(make_key(sshd.folder / "another"))
+        known = sshd.known_hosts.read_text()
+        sshd.configure("StrictHostKeyChecking no\nUpdateHostKeys yes")
+        with pytest.raises(ConfigurationError, match="the host key is not the one") as caught:
+            await self.refused(carrier, login, chosen)
+        assert shown in str(caught.value)
+        assert "somebody is in between" in str(caught.value)
+        assert sshd.known_hosts.read_text() == known
+
     async def test_a_key_that_is_not_allowed_is_refused(
         self, carrier: Carrier, chosen: SshRoute, login: Login, sshd: Sshd
     ) -> None:
@@ -180,3 +215,52 @@ class CarrierContract:
             await self.refused(carrier, Login("replica"), echo)
         log = (sshd.folder / "sshd.log").read_text()
         assert log.count("Accepted publickey") == 2
+
+    async def test_a_key_in_an_agent(
+        self,
+        carrier: Carrier,
+        chosen: SshRoute,
+        login: Login,
+        sshd: Sshd,
+        agent: dict[str, str],
+    ) -> None:
+        add_key(sshd.key, agent)
+        sshd.key.unlink()
+        sshd.config.write_text(
+            f"UserKnownHostsFile {sshd.known_hosts}\nIdentityAgent {agent['SSH_AUTH_SOCK']}\n"
+        )
+        echo = replace(chosen, remote_command=("echo", "Welcome"))
+        with pytest.raises(ProtocolError, match="Welcome"):
+            await self.refused(carrier, login, echo)
+
+    async def test_the_far_side_gets_neither_the_agent_nor_the_display(
+        self,
+        carrier: Carrier,
+        chosen: SshRoute,
+        login: Login,
+        sshd: Sshd,
+        agent: dict[str, str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        add_key(sshd.key, agent)
+        monkeypatch.setenv("SSH_AUTH_SOCK", agent["SSH_AUTH_SOCK"])
+        monkeypatch.setenv("DISPLAY", "localhost:10")
+        sshd.configure(
+            f"ForwardAgent yes\nForwardX11 yes\nIdentityAgent {agent['SSH_AUTH_SOCK']}\n"
+        )
+        told = ("sh", "-c", 'echo "agent=$SSH_AUTH_SOCK display=$DISPLAY." #')
+        with pytest.raises(ProtocolError, match=r"agent= display=\."):
+            await self.refused(carrier, login, replace(chosen, remote_command=told))
+
+    async def test_what_ssh_config_adds_to_a_login_is_left_out(
+        self, carrier: Carrier, chosen: SshRoute, login: Login, sshd: Sshd
+    ) -> None:
+        touched, socket = sshd.folder / "touched", sshd.folder / "forwarded"
+        sshd.configure(
+            f"PermitLocalCommand yes\nLocalCommand touch {touched}\nRemoteCommand hostname\n"
+            f"LocalForward {socket} 127.0.0.1:{sshd.port}\n"
+        )
+        told = ("sh", "-c", f"test -e {socket} || echo Welcome #")
+        with pytest.raises(ProtocolError, match="Welcome"):
+            await self.refused(carrier, login, replace(chosen, remote_command=told))
+        assert not touched.exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,3 +33,14 @@ def route(sshd: Sshd) -> SshRoute:
 @pytest.fixture
 def openssh_route(sshd: Sshd) -> SshRoute:
     return SshRoute(command=sshd.openssh, timeout_seconds=20)
+
+
+@pytest.fixture
+def agent() -> Iterator[dict[str, str]]:
+    """Run an agent; yield the variables that name it."""
+    process = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True)
+    values = dict(
+        line.partition(";")[0].split("=", 1) for line in process.stdout.splitlines() if "=" in line
+    )
+    yield values
+    os.kill(int(values["SSH_AGENT_PID"]), 15)

@@ -30,6 +30,11 @@ from transport.contract import receive_until_end
             ConfigurationError,
             "host: /etc/x.toml: wrong key",
         ),
+        (
+            ProgramEnd(3, f"blockrep-server: error: /{'x' * 300}: wrong key\n"),
+            ConfigurationError,
+            "xx: wrong key",
+        ),
         (ProgramEnd(3, "something else"), ConnectionLostError, "status 3"),
         (ProgramEnd(None, ""), ConnectionLostError, "ended before it said anything"),
         (ProgramEnd(0, ""), ConnectionLostError, "ended with status 0"),

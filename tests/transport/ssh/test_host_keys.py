@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import asyncssh
@@ -43,7 +44,17 @@ def test_a_key_that_is_offered_is_never_accepted_but_shown(tmp_path: Path, key: 
     assert check.validate_host_public_key("replica", "10.0.0.1", 2222, offered) is False
     text = str(check.refusal("not trusted"))
     assert offered.get_fingerprint() in text
-    assert "ssh-keyscan -p 2222 replica >>~/.ssh/known_hosts" in text
+    (line,) = re.findall(r"echo '(.*)' >>(.*)$", text)
+    assert line == (f"[replica]:2222 {' '.join(key.split()[:2])}", str(tmp_path / "known_hosts"))
+    assert "keyscan" not in text
+
+
+def test_a_file_that_is_not_there_yet_is_the_one_to_write_to(tmp_path: Path, key: str) -> None:
+    check = HostKeyCheck("replica", [str(tmp_path / "a b"), "/etc/ssh/ssh_known_hosts"])
+    check.known_hosts("replica", "10.0.0.1", None)
+    offered = asyncssh.import_public_key(key)
+    check.validate_host_public_key("replica", "10.0.0.1", 22, offered)
+    assert str(check.refusal("")).endswith(f"' >>'{tmp_path}/a b'")
 
 
 def test_a_refusal_without_a_key(tmp_path: Path) -> None:
@@ -52,10 +63,10 @@ def test_a_refusal_without_a_key(tmp_path: Path) -> None:
 
 def test_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / ".ssh").mkdir()
-    mine = tmp_path / ".ssh" / "known_hosts"
-    mine.touch()
-    assert str(mine) in known_hosts_files(())
-    assert known_hosts_files(["/nowhere"]) == []
+    mine, everybodys = f"{tmp_path}/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts"
+    assert known_hosts_files((), ()) == [mine, everybodys]
+    assert known_hosts_files(["~/a", "/b"], ()) == [f"{tmp_path}/a", "/b", everybodys]
+    assert known_hosts_files((), ["/c"]) == [mine, "/c"]
+    assert known_hosts_files((), []) == [mine]
     with pytest.raises(ConfigurationError, match="no way to know a host"):
-        known_hosts_files(None)
+        known_hosts_files([], ())

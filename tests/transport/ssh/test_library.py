@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import re
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,7 @@ from blockrep.errors import ConfigurationError, ProtocolError
 from blockrep.transport.ssh import library
 from blockrep.transport.ssh.route import Carrier, Login, SshRoute
 from support.sshd import Sshd, make_key
-from transport.ssh.carriers import CarrierContract, ProgramContract
+from transport.ssh.carriers import CarrierContract, ProgramContract, fingerprint
 
 
 @pytest.fixture
@@ -27,23 +25,16 @@ def chosen(route: SshRoute) -> SshRoute:
     return route
 
 
-@pytest.fixture
-def agent() -> Iterator[dict[str, str]]:
-    process = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True)
-    values = dict(
-        line.partition(";")[0].split("=", 1) for line in process.stdout.splitlines() if "=" in line
-    )
-    yield values
-    os.kill(int(values["SSH_AGENT_PID"]), 15)
+def run_advice(error: ConfigurationError) -> None:
+    found = re.search(r"run: (.*)$", str(error))
+    assert found, str(error)
+    subprocess.run(["sh", "-c", found[1]], check=True, capture_output=True)
 
 
-def fingerprint(path: Path) -> str:
-    argv = ["ssh-keygen", "-lf", str(path)]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
-
-
-def add_key(path: Path, agent: dict[str, str]) -> None:
-    subprocess.run(["ssh-add", "-q", str(path)], check=True, env={**os.environ, **agent})
+def openssh_knows(sshd: Sshd, host: str) -> bool:
+    argv = [*sshd.openssh, "-o", "BatchMode=yes", host, "true"]
+    done = subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, timeout=60)
+    return done.returncode == 0
 
 
 class TestProgram(ProgramContract):
@@ -59,13 +50,46 @@ class TestLibrary(CarrierContract):
         with pytest.raises(ConfigurationError) as caught:
             await self.refused(carrier, login, chosen)
         assert shown in str(caught.value)
-        assert f"ssh-keyscan -p {sshd.port} 127.0.0.1" in str(caught.value)
         sshd.know(make_key(sshd.folder / "another"))
         with pytest.raises(ConfigurationError) as caught:
             await self.refused(carrier, login, chosen)
         assert shown in str(caught.value)
         assert "somebody is in between" in str(caught.value)
-        assert f"ssh-keygen -R '[127.0.0.1]:{sshd.port}'" in str(caught.value)
+
+    async def test_what_is_advised_accepts_the_key_that_was_shown_and_no_other(
+        self, carrier: Carrier, chosen: SshRoute, login: Login, sshd: Sshd
+    ) -> None:
+        echo = replace(chosen, remote_command=("echo", "Welcome"))
+        for known in ("", f"[127.0.0.1]:{sshd.port} {make_key(sshd.folder / 'another')}\n"):
+            sshd.known_hosts.write_text(known)
+            with pytest.raises(ConfigurationError) as caught:
+                await self.refused(carrier, login, echo)
+            run_advice(caught.value)
+            (line,) = sshd.known_hosts.read_text().splitlines()
+            key = (sshd.folder / "host_key.pub").read_text().split()[:2]
+            assert line.split() == [f"[127.0.0.1]:{sshd.port}", *key]
+            with pytest.raises(ProtocolError, match="Welcome"):
+                await self.refused(carrier, login, echo)
+
+    @pytest.mark.parametrize("alias", ["", "  HostKeyAlias replica.example\n"])
+    async def test_the_advice_holds_behind_a_jump_host(
+        self, carrier: Carrier, chosen: SshRoute, sshd: Sshd, alias: str
+    ) -> None:
+        sshd.configure(
+            f"Host jump\n  Hostname 127.0.0.1\n  Port {sshd.port}\n"
+            f"Host replica\n  Hostname localhost\n  Port {sshd.port}\n  ProxyJump jump\n"
+            f"{alias}"
+        )
+        echo = replace(chosen, remote_command=("echo", "Welcome"))
+        with pytest.raises(
+            ConfigurationError, match="replica: the host key is not known"
+        ) as caught:
+            await self.refused(carrier, Login("replica"), echo)
+        run_advice(caught.value)
+        with pytest.raises(ProtocolError, match="Welcome"):
+            await self.refused(carrier, Login("replica"), echo)
+        # The system's client goes by the same files, and finds the same name there.
+        assert openssh_knows(sshd, "replica")
 
     async def test_a_configuration_cannot_switch_the_check_off(
         self, carrier: Carrier, chosen: SshRoute, login: Login, sshd: Sshd
@@ -83,20 +107,3 @@ class TestLibrary(CarrierContract):
         )
         with pytest.raises(ConfigurationError, match="jump: the host key is not known"):
             await self.refused(carrier, Login("replica"), chosen)
-
-    async def test_a_key_in_an_agent(
-        self,
-        carrier: Carrier,
-        chosen: SshRoute,
-        login: Login,
-        sshd: Sshd,
-        agent: dict[str, str],
-    ) -> None:
-        add_key(sshd.key, agent)
-        sshd.key.unlink()
-        sshd.config.write_text(
-            f"UserKnownHostsFile {sshd.known_hosts}\nIdentityAgent {agent['SSH_AUTH_SOCK']}\n"
-        )
-        echo = replace(chosen, remote_command=("echo", "Welcome"))
-        with pytest.raises(ProtocolError, match="Welcome"):
-            await self.refused(carrier, login, echo)

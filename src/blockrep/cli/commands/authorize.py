@@ -33,8 +33,9 @@ def run(options: argparse.Namespace) -> int:
     print(line)
     print(
         "# The line above belongs into ~/.ssh/authorized_keys of the server's user, these into its"
-        "\n# config.toml (blockrep authorize --toml prints nothing else). With the first [clients]"
-        f"\n# section, whoever has none may do nothing.\n{rules}",
+        "\n# config.toml (blockrep authorize --toml prints nothing else). Until then the key opens"
+        "\n# nothing; with the first [clients] section, whoever has none may do nothing."
+        f"\n{rules}",
         file=sys.stderr,
     )
     return 0

@@ -14,6 +14,7 @@ from blockrep.certificates.naming import AUTHORITY_REVOCATIONS, Role
 from blockrep.certificates.renewal import renew
 from blockrep.certificates.revocation import revoke
 from blockrep.config.load import load_tls_settings
+from blockrep.config.settings import TlsSettings
 from blockrep.errors import ConfigurationError
 
 __all__ = ["run"]
@@ -21,7 +22,8 @@ __all__ = ["run"]
 
 def run(options: argparse.Namespace) -> int:
     """Make an authority; issue, renew, revoke or show certificates."""
-    directory: Path = options.directory or _default_directory(options)
+    tls = TlsSettings(options.directory) if options.directory else _tls_settings(options)
+    directory = tls.directory
     if options.action == "init":
         _tell(create_authority(directory))
         print(f"keep {directory / 'ca.key'} secret: whoever has it can become any host")
@@ -39,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         )
     elif options.action == "renew":
         days = LEAF_DAYS if options.days is None else options.days
-        info = renew(directory, options.name, days, new_key=options.new_key)
+        info = renew(directory, options.name, days, new_key=options.new_key, crl=tls.crl)
         print(f"wrote {info.path}, valid until {info.not_after:%Y-%m-%d %H:%M} UTC")
         print(f"next: copy it to {options.name}, and restart or reload blockrep-server there")
     elif options.action == "revoke":
@@ -63,13 +65,13 @@ def _tell_revocations(options: argparse.Namespace, path: Path) -> None:
         print(f"next: copy it to {used}, where the configuration has the list, and to the others")
 
 
-def _default_directory(options: argparse.Namespace) -> Path:
+def _tls_settings(options: argparse.Namespace) -> TlsSettings:
     """Return where the configuration has the certificates.
 
     Nothing else of it counts: somebody may have to revoke one in a hurry.
     """
     try:
-        return load_tls_settings(options.config, os.environ, os.geteuid()).directory
+        return load_tls_settings(options.config, os.environ, os.geteuid())
     except ConfigurationError as error:
         raise ConfigurationError(
             error.what,

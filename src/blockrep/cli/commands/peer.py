@@ -16,11 +16,12 @@ from cryptography.hazmat.primitives import hashes
 from blockrep.certificates.authority import load_authority
 from blockrep.certificates.describe import describe
 from blockrep.certificates.invitations import Invitations, Token
-from blockrep.certificates.naming import Role, certificate_path, check_name
+from blockrep.certificates.naming import Role, certificate_path, check_name, key_path
+from blockrep.certificates.revocation import revoke
 from blockrep.cli.running import run_operation, settings_of
 from blockrep.client import joining
 from blockrep.config.identity import find_files
-from blockrep.config.settings import Settings
+from blockrep.config.settings import Settings, TlsSettings
 from blockrep.config.values import Address, parse_address
 from blockrep.errors import ConfigurationError, UsageError
 from blockrep.transport.joining import ask, open_join
@@ -44,15 +45,9 @@ def _invite(options: argparse.Namespace, settings: Settings, directory: Path) ->
     if not 1 <= options.minutes <= _MOST_MINUTES:
         raise UsageError(f"1 to {_MOST_MINUTES} minutes", where=f"--minutes {options.minutes}")
     authority, _ = load_authority(directory)
-    if certificate_path(directory, options.name).exists():
-        raise ConfigurationError(
-            f"{options.name} has a certificate already",
-            where=str(certificate_path(directory, options.name)),
-            safe="nothing was changed",
-            next_step="to replace it: blockrep certs revoke, then move the file away",
-        )
     server = describe(find_files(settings.tls, Role.SERVER, socket.gethostname()).certificate)
     address = _address(options.host or server.names[0], settings)
+    _make_room(directory, options.name, replace=options.replace)
     lifetime = dt.timedelta(minutes=options.minutes)
     invitations = Invitations(settings.storage.state_directory)
     now = dt.datetime.now(dt.UTC)
@@ -62,15 +57,35 @@ def _invite(options: argparse.Namespace, settings: Settings, directory: Path) ->
         port=address.port,
         server_name=server.names[0],
         authority=authority.fingerprint(hashes.SHA256()),
+        name=options.name,
         invitation=identifier,
         secret=secret,
     )
     print(token.encode())
     print(
-        f"{options.name} joins within {options.minutes} minutes, once, with: blockrep peer join"
+        f"{options.name} joins within {options.minutes} minutes with: blockrep peer join"
         f" TOKEN\nblockrep-server --listen must be running here, reached as {address}",
         file=sys.stderr,
     )
+
+
+def _make_room(directory: Path, name: str, *, replace: bool) -> None:
+    """See that the name has no certificate; with ``replace``, revoke those that it has."""
+    certificate, key = certificate_path(directory, name), key_path(directory, name)
+    if not certificate.exists():
+        return
+    if not replace or key.exists():
+        raise ConfigurationError(
+            f"{name} has a certificate already" + (" and its key is here" if key.exists() else ""),
+            where=str(certificate),
+            safe="nothing was changed",
+            next_step="move both files away"
+            if key.exists()
+            else "to revoke it and invite anew, also if it never arrived: --replace",
+        )
+    for one in revoke(directory, name):
+        print(f"revoked serial {one.serial_number:x}", file=sys.stderr)
+    certificate.unlink()  # there is a copy among those that were issued
 
 
 def _join(options: argparse.Namespace, settings: Settings, directory: Path) -> None:
@@ -85,8 +100,8 @@ def _join(options: argparse.Namespace, settings: Settings, directory: Path) -> N
 
 
 def _renew(options: argparse.Namespace, settings: Settings, directory: Path) -> None:
-    del directory
-    files = find_files(settings.tls, Role.CLIENT, socket.gethostname())
+    tls = TlsSettings(directory) if options.directory else settings.tls
+    files = find_files(tls, Role.CLIENT, socket.gethostname())
     address = _address(options.server, settings)
     alias = settings.client.locate(address.host, address.port)
     seconds = settings.client.connect_timeout_seconds

@@ -57,9 +57,9 @@ def explain_end(end: ProgramEnd, program: str, where: str) -> BlockrepError:
             safe="nothing was changed",
             next_step="install the same version of blockrep on both hosts",
         )
-    message = said.rpartition(_ERROR_PREFIX)[2]
-    if end.status in ERRORS_BY_EXIT_CODE and _ERROR_PREFIX in said:
-        return ERRORS_BY_EXIT_CODE[end.status](message, where=where)
+    _, prefix, message = end.stderr.rpartition(_ERROR_PREFIX)
+    if end.status in ERRORS_BY_EXIT_CODE and prefix:
+        return ERRORS_BY_EXIT_CODE[end.status](printable(message), where=where)
     how = "ended" if end.status is None else f"ended with status {end.status}"
     return ConnectionLostError(
         f"{program} {how} before it said anything" + (f": {said}" if said else ""),

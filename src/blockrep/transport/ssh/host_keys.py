@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import asyncssh
 
 from blockrep.errors import BlockrepError, ConfigurationError
+from blockrep.transport.ssh.host_key_errors import host_key_error
 
 __all__ = ["HostKeyCheck", "known_hosts_files"]
 
@@ -17,26 +19,27 @@ _GLOBAL_FILE = "/etc/ssh/ssh_known_hosts"  # ssh_config(5), GlobalKnownHostsFile
 _Matches = tuple[Sequence[object], ...]
 
 
-def known_hosts_files(configured: object) -> list[str]:
-    """Return the files to look into.
+def known_hosts_files(user: object, system: object) -> list[str]:
+    """Return the files to look into, the one to write to first; they need not exist.
 
     Args:
-        configured: the ``known_hosts`` of asyncssh's options: a list of files, empty for the
-            default, or None where ssh_config says ``UserKnownHostsFile none``.
+        user: what ssh_config says as UserKnownHostsFile: an empty tuple if nothing, an empty list
+            for ``none``.
+        system: the same of GlobalKnownHostsFile.
 
     Raises:
-        ConfigurationError: it switches the check off.
+        ConfigurationError: the user's are switched off.
     """
-    if configured is None:
+    mine = list(user) if isinstance(user, list) else [_USER_FILE]
+    everybodys = list(system) if isinstance(system, list) else [_GLOBAL_FILE]
+    if not mine:
         raise ConfigurationError(
             "UserKnownHostsFile none leaves no way to know a host",
             where="~/.ssh/config",
             safe="nothing was sent",
             next_step="remove that line",
         )
-    files = list(configured) if isinstance(configured, list | tuple) else []
-    files = files or [_USER_FILE, _GLOBAL_FILE]
-    return [str(path) for name in files if (path := Path(name).expanduser()).is_file()]
+    return [str(Path(name).expanduser()) for name in (*mine, *everybodys)]
 
 
 class HostKeyCheck(asyncssh.SSHClient):
@@ -44,32 +47,36 @@ class HostKeyCheck(asyncssh.SSHClient):
 
     Args:
         name: the host as the user calls it, for the commands that are advised.
-        files: of known hosts.
+        files: of known hosts, at least one; the first is the one to write to.
+        is_alias: the name that is looked up is a HostKeyAlias, which has no port.
     """
 
-    def __init__(self, name: str, files: Sequence[str]) -> None:
+    def __init__(self, name: str, files: Sequence[str], *, is_alias: bool = False) -> None:
         self._name = name
         self._files = files
+        self._is_alias = is_alias
         self._offered: asyncssh.SSHKey | None = None
-        self._expected_another = False
-        self._host = ""
-        self._port = 0
+        self._entry = ""
+        self._files_with_another: list[str] = []
 
     def known_hosts(self, host: str, addr: str, port: int | None) -> _Matches:
         """Look the host up, as asyncssh asks its ``known_hosts``."""
-        known = asyncssh.read_known_hosts(list(self._files))
         # By name only, as OpenSSH does since 8.5 (CheckHostIP no): an alias is an alias.
         del addr
-        matches: _Matches = known.match(host, "", port)
-        self._expected_another = any(matches)
+        self._entry = host if port is None or self._is_alias else f"[{host}]:{port}"
+        present = [file for file in self._files if Path(file).is_file()]
+        self._files_with_another = [
+            file for file in present if any(asyncssh.read_known_hosts(file).match(host, "", port))
+        ]
+        matches: _Matches = asyncssh.read_known_hosts(present).match(host, "", port)
         return matches
 
     def validate_host_public_key(
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
     ) -> bool:
         """Note the key that no file vouches for, and refuse it."""
-        del addr
-        self._host, self._port, self._offered = host, port, key
+        del host, addr, port
+        self._offered = key
         return False
 
     def refusal(self, reason: str) -> BlockrepError:
@@ -82,22 +89,16 @@ class HostKeyCheck(asyncssh.SSHClient):
             )
         kind = self._offered.get_algorithm()
         fingerprint = self._offered.get_fingerprint()
-        shown = f"[{self._host}]:{self._port}" if self._port not in {0, 22} else self._host
-        scan = f"ssh-keyscan -p {self._port or 22} {self._host} >>{_USER_FILE}"
-        if self._expected_another:
-            return ConfigurationError(
-                f"the host key is not the one that is known ({kind} {fingerprint} is offered): the "
-                "host was reinstalled, or somebody is in between",
-                where=self._name,
-                safe="nothing was sent",
-                next_step="compare the fingerprint with the host's own (ssh-keygen -lf "
-                "/etc/ssh/ssh_host_*_key.pub there); only if it is right:"
-                f" ssh-keygen -R '{shown}' && {scan}",
-            )
-        return ConfigurationError(
-            f"the host key is not known ({kind} {fingerprint} is offered)",
-            where=self._name,
-            safe="nothing was sent",
-            next_step="compare the fingerprint with the host's own (ssh-keygen -lf "
-            f"/etc/ssh/ssh_host_*_key.pub there); if it is right: {scan}",
+        # The very key that was shown: one that is fetched anew might be somebody else's.
+        line = f"{self._entry} {self._offered.export_public_key().decode()}"
+        accept = f"echo {shlex.quote(' '.join(line.split()[:3]))} >>{shlex.quote(self._files[0])}"
+        forget = [
+            f"ssh-keygen -R {shlex.quote(self._entry)} -f {shlex.quote(file)}"
+            for file in self._files_with_another
+        ]
+        return host_key_error(
+            self._name,
+            f"{kind} {fingerprint}",
+            f"run: {'; '.join([*forget, accept])}",
+            another_is_known=bool(forget),
         )

@@ -129,7 +129,8 @@ def _options(login: Login, route: SshRoute) -> asyncssh.SSHClientConnectionOptio
     user = Path("~/.ssh/config").expanduser() if route.config is None else route.config
     wanted = [user] if route.config is not None else [user, _SYSTEM_CONFIG]
     files = [str(path) for path in wanted if route.config is not None or path.is_file()]
-    given: dict[str, object] = {}
+    # The other host gets a stream, and nothing else of ours, whatever ssh_config says.
+    given: dict[str, object] = {"agent_forwarding": False, "x11_forwarding": False}
     if login.user:
         given["username"] = login.user
     if login.port:
@@ -142,7 +143,10 @@ async def _log_in(
 ) -> asyncssh.SSHClientConnection:
     options = _options(hop, route)
     chosen = {} if options.config.get("Ciphers") else {"encryption_algs": _CIPHERS}
-    check = HostKeyCheck(str(hop), known_hosts_files(options.known_hosts))
+    files = known_hosts_files(
+        options.config.get("UserKnownHostsFile", ()), options.config.get("GlobalKnownHostsFile", ())
+    )
+    check = HostKeyCheck(str(hop), files, is_alias=options.host_key_alias is not None)
     try:
         return await asyncssh.connect(
             hop.host,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shlex
 import signal
 import socket
@@ -22,6 +23,7 @@ from blockrep.errors import (
 from blockrep.transport.descriptors import DescriptorTransport
 from blockrep.transport.interface import PeerInfo, Transport
 from blockrep.transport.ssh.far_end import FarEndTransport, ProgramEnd, explain_end, printable
+from blockrep.transport.ssh.host_key_errors import host_key_error
 from blockrep.transport.ssh.route import Destination, Login, SshRoute
 
 __all__ = ["connect_program", "forwarded_socket"]
@@ -31,6 +33,22 @@ _SSH_FAILED = 255
 _STDERR_BYTES = 4096
 _END_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+#: What ssh says of the host's key with -v.
+_OFFERED = re.compile(r"Server host key: (\S+ SHA256:[A-Za-z0-9+/]{43})")
+# Nobody is there to type a password or "yes", and no configuration may say it for them. The first
+# value that ssh reads holds: what the user's own command line says comes before these, ssh_config
+# after them.
+_FIXED_OPTIONS = (
+    *("-o", "BatchMode=yes"),
+    *("-o", "StrictHostKeyChecking=yes"),
+    *("-o", "UpdateHostKeys=no"),
+    # The other host gets a stream, and nothing else of ours.
+    *("-a", "-x", "-T"),
+    *("-o", "PermitLocalCommand=no"),
+    *("-o", "RemoteCommand=none"),
+)
+# Beside a tunnel it would clear that, too.
+_PROGRAM_OPTIONS = ("-o", "ClearAllForwardings=yes")
 # A batch of frames fits, so that ssh and we do not wait for each other all the time.
 _SOCKET_BYTES = 1024 * 1024
 
@@ -54,7 +72,9 @@ async def connect_program(login: Login, route: SshRoute) -> Transport:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
     try:
         with theirs:
-            process = await _start(login, route, ["-T"], [route.stdio_command], theirs.fileno())
+            process = await _start(
+                login, route, _PROGRAM_OPTIONS, [route.stdio_command], theirs.fileno()
+            )
     except BaseException:
         ours.close()
         raise
@@ -65,7 +85,7 @@ async def connect_program(login: Login, route: SshRoute) -> Transport:
     async def ended() -> BlockrepError:
         end = await stream.end()
         if end.status == _SSH_FAILED:
-            return _explain(end.stderr, where)
+            return await _explain(end.stderr, login, route)
         return explain_end(end, program, where)
 
     return FarEndTransport(stream, program, ended)
@@ -80,14 +100,14 @@ async def forwarded_socket(
     See :func:`blockrep.transport.ssh.library.forwarded_socket`.
     """
     there = destination if isinstance(destination, str) else f"{destination[0]}:{destination[1]}"
-    options = ["-N", "-T", "-o", "ExitOnForwardFailure=yes", "-L", f"{path}:{there}"]
+    options = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", f"{path}:{there}"]
     process = await _start(login, route, options, [], asyncio.subprocess.DEVNULL)
     running = _Process(process)
     try:
         deadline = asyncio.get_running_loop().time() + route.timeout_seconds
         while not os.path.exists(path):  # noqa: ASYNC240, PTH110 - one look at a local folder
             if process.returncode is not None:
-                raise _explain((await running.end()).stderr, str(login))
+                raise await _explain((await running.end()).stderr, login, route)
             if asyncio.get_running_loop().time() > deadline:
                 raise ConnectionLostError(
                     "no answer in time", where=str(login), safe="nothing was sent"
@@ -105,18 +125,12 @@ async def _start(
     command: Sequence[str],
     stream: int,
 ) -> asyncio.subprocess.Process:
-    # BatchMode: nobody is there to type a password or "yes". Later options do not override these.
-    argv = [*route.command, "-o", "BatchMode=yes", "-x", *options]
+    argv = [*route.command, *_FIXED_OPTIONS, *options]
     argv += ["-o", f"ConnectTimeout={max(1, int(route.timeout_seconds))}"]
-    if login.port:
-        argv += ["-p", str(login.port)]
-    if login.user:
-        argv += ["-l", login.user]
     try:
         return await asyncio.create_subprocess_exec(
             *argv,
-            "--",
-            login.host,
+            *_destination(login),
             *command,
             stdin=stream,
             stdout=stream,
@@ -133,6 +147,13 @@ async def _start(
         ) from error
 
 
+def _destination(login: Login) -> list[str]:
+    words = ["-p", str(login.port)] if login.port else []
+    if login.user:
+        words += ["-l", login.user]
+    return [*words, "--", login.host]
+
+
 class _Process:
     """The running ssh: keeps the last of what it says, and ends it."""
 
@@ -141,10 +162,10 @@ class _Process:
         self._stderr = b""
         self._reading = asyncio.create_task(self._read_stderr())
 
-    async def end(self) -> ProgramEnd:
+    async def end(self, timeout_seconds: float = _END_SECONDS) -> ProgramEnd:
         """Wait a little for the end of the process, then make it end."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_END_SECONDS):
+            async with asyncio.timeout(timeout_seconds):
                 await self._process.wait()
         await self.stop()
         status = self._process.returncode
@@ -208,17 +229,24 @@ def _twice(descriptor: int) -> tuple[int, int]:
     return descriptor, descriptor
 
 
-def _explain(stderr: str, where: str) -> BlockrepError:
+async def _explain(stderr: str, login: Login, route: SshRoute) -> BlockrepError:
     """Return what OpenSSH's own failure means; its texts have been these for decades."""
     said = printable(stderr)
+    where = str(login)
     nothing = "nothing was sent"
-    if "Host key verification failed" in stderr or "REMOTE HOST IDENTIFICATION" in stderr:
-        return ConfigurationError(
-            f"the host key is not known, or not the known one: {said}",
-            where=where,
-            safe=nothing,
-            next_step="run ssh to that host by hand, compare the fingerprint that it shows with the"
-            " host's own, then accept it",
+    if "REVOKED HOST KEY" in stderr:
+        return ConfigurationError(f"the host key is revoked: {said}", where=where, safe=nothing)
+    if "Host key verification failed" in stderr:
+        accept = [*route.command, "-a", "-x", "-o", "StrictHostKeyChecking=ask"]
+        ask = f"run: {shlex.join([*accept, *_destination(login), 'true'])}, and"
+        changed = "HOST IDENTIFICATION HAS CHANGED" in stderr
+        return host_key_error(
+            where,
+            await _offered_key(login, route),
+            f"{ask} remove the old key as it says, then again to accept this one"
+            if changed
+            else f"{ask} paste the fingerprint where it asks",
+            another_is_known=changed,
         )
     if "Permission denied" in stderr:
         return RefusedError(
@@ -234,3 +262,14 @@ def _explain(stderr: str, where: str) -> BlockrepError:
         safe=nothing,
         next_step="run the same ssh command by hand and see",
     )
+
+
+async def _offered_key(login: Login, route: SshRoute) -> str:
+    """Return type and fingerprint of the key that was refused; empty: ssh does not say.
+
+    It tells them in its own log only, so it is refused a second time.
+    """
+    running = _Process(await _start(login, route, ["-v", "-N"], [], asyncio.subprocess.DEVNULL))
+    found: list[str] = _OFFERED.findall((await running.end(route.timeout_seconds)).stderr)
+    # The last one: jump hosts were accepted before.
+    return found[-1] if found else ""
