@@ -15,6 +15,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _LIMIT_SECONDS = 100_000.0
+#: What is cancelled at the limit gets this time to end.
+_GRACE_SECONDS = 1000.0
 #: What each turn of the loop takes. asyncio runs timers up to its clock's resolution early: two
 #: tasks that look at a deadline that is not quite reached would wait for each other for ever.
 _TURN_SECONDS = 1e-6
@@ -24,9 +26,11 @@ class _JumpingSelector(selectors.SelectSelector):
     """Never waits: tells the loop's clock to jump instead."""
 
     now = 0.0
+    limit = _LIMIT_SECONDS
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None or self.now > _LIMIT_SECONDS:
+        if timeout is None or self.now > self.limit:
+            self.limit = self.now + _GRACE_SECONDS
             msg = "nothing is left that could ever happen"
             raise RuntimeError(msg)
         self.now += timeout + _TURN_SECONDS
