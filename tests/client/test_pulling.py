@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -12,8 +13,10 @@ from blockrep.errors import BusyError, RefusedError
 from blockrep.model.names import Target, VolumeName
 from blockrep.protocol.messages import Message, Open, Pull, Volume
 from blockrep.replication.channel import Channel
-from blockrep.storage.locks import VolumeLock
-from support.hosts import LIMITS, MIB, Hosts
+from blockrep.replication.pacing import RateLimiter
+from blockrep.server.gate import TargetGate
+from blockrep.storage.interface import SourceVolume, TargetVolume
+from support.hosts import LIMITS, MIB, Allowed, Hosts
 from support.sessions import BEGIN
 
 OPTIONS = PullOptions(LIMITS)
@@ -45,12 +48,22 @@ async def test_a_pull_and_what_is_told_of_it(hosts: Hosts) -> None:
 
 
 async def test_nobody_else_works_on_the_replica_meanwhile(hosts: Hosts) -> None:
-    runtime = hosts.folder / "client-run"
-    with (
-        VolumeLock(runtime, f"target {hosts.replica}", "push by somebody"),
-        pytest.raises(BusyError, match="push by somebody"),
-    ):
-        await pulled(hosts)
+    # By a server, to which it has another name.
+    (hosts.folder / "link").symlink_to("target")
+    name = VolumeName(path=str(hosts.folder / "link" / hosts.replica.name))
+    gate = TargetGate(
+        "10.0.0.1:5",
+        lambda *_: Allowed(name),
+        lambda _name: cast("TargetVolume", object()),
+        hosts.folder / "client-run",
+        0,
+        lambda *_: None,
+        lambda *_: RateLimiter(0),
+        lambda _name: cast("SourceVolume", object()),
+    )
+    async with gate.open("origin", "any", "push"):
+        with pytest.raises(BusyError, match="push by origin"):
+            await pulled(hosts)
     assert not hosts.replica.exists()
 
 

@@ -15,7 +15,7 @@ from blockrep.replication import events
 from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.receiver import Access, Receiver, ReceiverLimits
 from blockrep.storage.interface import TargetVolume
-from blockrep.storage.locks import VolumeLock
+from blockrep.storage.locks import VolumeLock, lock_key
 
 __all__ = ["PullOptions", "pull"]
 
@@ -79,7 +79,7 @@ async def pull(
         BlockrepError: whatever ended the pull early; the next one resumes.
     """
     # The same key as the server's: nobody pushes to it meanwhile.
-    key, holder = f"target {target}", f"pull of {source} to {target}"
+    key, holder = lock_key("target", target), f"pull of {source} to {target}"
     with VolumeLock(context.runtime_directory, key, holder):
         volume = context.open_target(target)
         # What is wrong here is told before anybody is called.

@@ -45,6 +45,7 @@ def test_a_crash_anywhere_in_the_first_push(tmp_path: Path, mode: str) -> None:
                 target.commit(staging, transfer.digest)
         except CrashError:
             crashed = True
+            volumes.reboot()
         else:
             crashed = False
         replica = volumes.target().inspect()

@@ -7,6 +7,7 @@
                            under what <id>.redo holds
     target/staging.json    an unfinished transfer; its content: staging.img or staging.redo
     target/published.json  which good snapshot the replica shows
+    target/lock            held by whoever changes any of these (see holding.py)
 """
 
 from __future__ import annotations

@@ -91,6 +91,10 @@ class RedoLog:
                 next_step="check the disk; then push with --adopt",
             )
 
+    def is_at(self, path: Path) -> bool:
+        """Tell whether this file is what lies there. Raises OSError."""
+        return os.path.samestat(os.fstat(self._fd), path.lstat())
+
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)

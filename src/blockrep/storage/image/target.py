@@ -33,6 +33,7 @@ from blockrep.storage.image.files import (
     space_of,
     sync_directory,
 )
+from blockrep.storage.image.holding import Hold
 from blockrep.storage.image.publishing import Publisher
 from blockrep.storage.image.readers import CloneReader, FileReader
 from blockrep.storage.image.records import GoodRecord, StagingRecord, write_record
@@ -64,19 +65,21 @@ class ImageTarget:
         self._image = ImageFile(name, "target")
         self._catalogue = Catalogue(self._image)
         self._publisher = Publisher(self._image, self._catalogue)
+        self._hold = Hold(self._image)
         self._reserve_percent = settings.data_reserve_percent
 
     def inspect(self) -> Replica:
         """Finish what a crash left, then describe the replica."""
         current = self._image.stat()
-        self._refuse_in_use(current)
-        self._catalogue.sweep()
-        goods = self._catalogue.goods()
-        if goods:
-            self._finish(goods[-1])
-            goods = self._present_goods()
-            current = self._image.stat()
-        staging = self._catalogue.staging()
+        with self._hold:
+            self._refuse_in_use(current)
+            self._catalogue.sweep()
+            goods = self._catalogue.goods()
+            if goods:
+                self._finish(goods[-1])
+                goods = self._present_goods()
+                current = self._image.stat()
+            staging = self._catalogue.staging()
         with io_errors("its file system cannot be looked at", self._image.path.parent):
             space = space_of(self._image.path.parent, self._reserve_percent)
         return Replica(
@@ -92,7 +95,16 @@ class ImageTarget:
         )
 
     def begin(self, request: BeginRequest) -> Staging:
-        """Return the staging volume for the request."""
+        """Return the staging volume for the request, and hold the target until it is closed."""
+        self._image.stat()  # looks whether the directory to be held is to be trusted
+        self._hold.take()
+        try:
+            return self._begin(request)
+        except BaseException:
+            self._hold.release()
+            raise
+
+    def _begin(self, request: BeginRequest) -> ImageStaging:
         current = self._image.stat()
         self._refuse_in_use(current)
         goods = self._present_goods()
@@ -105,7 +117,8 @@ class ImageTarget:
         )
         if request.plan is not None:
             self._check_room(request, content, record)
-        self._image.make_directory()
+        if self._hold.make():
+            return self._begin(request)
         self._catalogue.drop_staging()
         identity = secrets.token_hex(16)
         plan_digest = b"" if request.plan is None else request.plan.digest
@@ -133,6 +146,10 @@ class ImageTarget:
         if not isinstance(staging, ImageStaging):
             msg = f"{type(staging).__name__} is no staging volume of an image"
             raise InternalError(msg)
+        with self._hold:
+            return self._commit(staging, digest)
+
+    def _commit(self, staging: ImageStaging, digest: bytes) -> Snapshot:
         goods = self._catalogue.goods()
         already = next(
             (one for one in goods if one.snapshot.id == staging.record.snapshot_id), None
@@ -143,6 +160,7 @@ class ImageTarget:
         self._refuse_present(staging.record.snapshot_id, goods)
         record = staging.synced_record()
         self._refuse_changed_replica(record)
+        self._refuse_replaced(staging)
         staging.close()
         order = 1 + max((one.order for one in goods), default=0)
         suffix = "redo" if record.content == "redo" else "img"
@@ -161,14 +179,16 @@ class ImageTarget:
     def abandon(self) -> None:
         """Remove the staging volume, if any."""
         if self._image.directory.is_dir():
-            self._catalogue.drop_staging()
+            with self._hold:
+                self._catalogue.drop_staging()
 
     def prune(self, keep: int, protected_ids: Collection[str]) -> list[Snapshot]:
         """Remove the oldest good snapshots beyond ``keep``."""
-        goods = self._catalogue.goods()
-        removed = [one for one in goods[: -max(keep, 1)] if one.snapshot.id not in protected_ids]
-        for record in removed:
-            self._catalogue.drop_good(record)
+        with self._hold:
+            goods = self._catalogue.goods()[: -max(keep, 1)]
+            removed = [one for one in goods if one.snapshot.id not in protected_ids]
+            for record in removed:
+                self._catalogue.drop_good(record)
         return [one.snapshot for one in removed]
 
     def take_costs(self) -> Costs:
@@ -298,6 +318,16 @@ class ImageTarget:
             return
         raise self._diverged("the replica was written to during the transfer", "--adopt")
 
+    def _refuse_replaced(self, staging: ImageStaging) -> None:
+        """Refuse to commit what another process put in the place of what was written (I2)."""
+        record = self._catalogue.staging()
+        path = self._catalogue.staging_content(staging.record.content)
+        if record is None or record.identity != staging.record.identity or not staging.is_at(path):
+            raise self._image.error(
+                "its staging volume was replaced during the transfer",
+                "see that one blockrep at a time works on it, then push again",
+            )
+
     def _diverged(self, what: str, options: str) -> DivergedError:
         return DivergedError(
             what,
@@ -353,4 +383,10 @@ class ImageTarget:
                 redo = RedoLog(path, record.identity, record.durable_bytes)
                 replica_bytes = record.replaces.size_bytes if record.replaces else 0
                 content = RedoContent(redo, self._image.path, replica_bytes, record.size_bytes)
-        return ImageStaging(record, self._catalogue.staging_path, content, self._reserve_percent)
+        return ImageStaging(
+            record,
+            self._catalogue.staging_path,
+            content,
+            self._reserve_percent,
+            self._hold.release,
+        )
