@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import random
 from pathlib import Path
 
@@ -177,3 +178,47 @@ def test_adoption_may_be_repeated(volumes: ImageVolumes) -> None:
     volumes.tamper(5, b"tampered")
     adopt(volumes)
     assert volumes.read_replica() == volumes.read_live()
+
+
+def opened_during_the_transfer(volumes: ImageVolumes, flags: int) -> None:
+    """Copying in would change the file under a reader; a rename would lose a writer's data."""
+    base = push(volumes, None)
+    before = volumes.read_replica()
+    change_live(volumes, random.Random(0))
+    transfer = Transfer(volumes, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging, save_every=1)
+    try:
+        fd = os.open(volumes.replica, flags)
+    except PermissionError:
+        pytest.skip("only root opens a read-only file for writing")
+    try:
+        with pytest.raises(VolumeError, match="it is open"):
+            transfer.target.commit(staging, transfer.digest)
+        assert os.pread(fd, len(before) + 1, 0) == before
+    finally:
+        os.close(fd)
+    staging.close()
+    assert volumes.read_replica() == before
+
+    resumed = Transfer(volumes, base, new=transfer.new)
+    staging = resumed.target.begin(resumed.request)
+    assert staging.info.cursor_bytes == max(one.end_bytes for one in transfer.plan)
+    assert resumed.stream(staging) == 0
+    resumed.finish(staging)
+    assert volumes.read_replica() == transfer.content
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR], ids=["reader", "writer"])
+def test_a_replica_opened_during_the_transfer_stays_as_it_is(
+    volumes: ImageVolumes, flags: int
+) -> None:
+    if volumes.clones and flags == os.O_RDONLY:
+        pytest.skip("a reader keeps the file that it has opened")
+    opened_during_the_transfer(volumes, flags)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR], ids=["reader", "writer"])
+def test_the_same_on_file_systems_of_both_ways(mounted_directory: Path, flags: int) -> None:
+    test_a_replica_opened_during_the_transfer_stays_as_it_is(ImageVolumes(mounted_directory), flags)

@@ -159,7 +159,8 @@ class ImageTarget:
             return already.snapshot
         self._refuse_present(staging.record.snapshot_id, goods)
         record = staging.synced_record()
-        self._refuse_changed_replica(record)
+        self._refuse_in_use(self._image.stat())  # staging stays: the next push resumes
+        self._refuse_changed_replica(record)  # after that: whoever wrote has closed it
         self._refuse_replaced(staging)
         staging.close()
         order = 1 + max((one.order for one in goods), default=0)
