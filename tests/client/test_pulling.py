@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -9,9 +10,12 @@ from typing import cast
 import pytest
 
 from blockrep.client.pulling import PullOptions, pull
+from blockrep.client.retrying import Remaining, RetryPolicy, retrying
 from blockrep.errors import BusyError, RefusedError
+from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName
 from blockrep.protocol.messages import Message, Open, Pull, Volume
+from blockrep.replication import events
 from blockrep.replication.channel import Channel
 from blockrep.replication.pacing import RateLimiter
 from blockrep.server.gate import TargetGate
@@ -95,3 +99,38 @@ async def test_a_server_gets_no_more_than_was_asked_for(
     with pytest.raises(RefusedError, match=words):
         await pulled(hosts)
     assert hosts.replica.read_bytes() == before
+
+
+async def test_a_full_pull_goes_on_where_it_was_cut(hosts: Hosts) -> None:
+    await pulled(hosts)
+    hosts.events.clear()
+    remaining = Remaining(Wish(full=True))
+
+    async def attempt(sink: events.EventSink) -> None:
+        options = PullOptions(LIMITS, wish=remaining.wish, bytes_per_second=4 * MIB)
+        async with hosts.context() as context:
+            source = Target("tls", "origin", 8733, VolumeName(path=str(hosts.source)))
+            target = VolumeName(path=str(hosts.replica))
+            await pull(context, source, target, options, remaining.watched(sink))
+
+    cuts = [events.Progress, events.Committed]
+
+    def cut(event: events.Event) -> None:
+        hosts.events.append(event)
+        durable = not isinstance(event, events.Progress) or event.durable_bytes
+        if cuts and isinstance(event, cuts[0]) and durable:
+            del cuts[0]
+            assert hosts._client_end is not None
+            hosts._client_end.cut()
+
+    policy = RetryPolicy(60, 0.01, random.Random(1))
+    await retrying(attempt, policy, cut)
+    assert not cuts
+    modes = [one.mode for one in hosts.events if isinstance(one, events.Decided)]
+    # Cut in the first, whose answer is lost in the second.
+    assert modes == ["full", "full", "incremental"]
+    planned = [one.data_bytes for one in hosts.events if isinstance(one, events.Planned)]
+    assert planned == [2 * MIB, 2 * MIB, 0]
+    resumed, _ = [one for one in hosts.events if isinstance(one, events.Committed)]
+    assert resumed.wire_bytes < 2 * MIB
+    assert hosts.equal()

@@ -372,14 +372,15 @@ class Receiver:
 
         snapshot = await self._blocking.run(commit_on_record)
         pruned = await self._retain(request, access)
-        costs = access.target.take_costs()
-        spent = (costs.command_count, round(costs.command_seconds * 1000))
-        await self._channel.send(Committed(snapshot.id, digest, snapshot.name, pruned, *spent))
+        # It has happened, whether or not the answer arrives.
         self._sink(
             events.Committed(
                 snapshot.id, snapshot.name, digest.hex(), receiver.tally.wire_bytes, pruned
             )
         )
+        costs = access.target.take_costs()
+        spent = (costs.command_count, round(costs.command_seconds * 1000))
+        await self._channel.send(Committed(snapshot.id, digest, snapshot.name, pruned, *spent))
 
     async def _retain(self, request: Open, access: Access) -> int:
         """Drop good snapshots beyond what is kept; the transfer stands even if that fails."""
