@@ -14,7 +14,7 @@ from blockrep.client.retrying import Remaining, RetryPolicy, retrying
 from blockrep.errors import BusyError, RefusedError
 from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName
-from blockrep.protocol.messages import Message, Open, Pull, Volume
+from blockrep.protocol.messages import Compare, Message, Open, Pull, StageRequest, Volume
 from blockrep.replication import events
 from blockrep.replication.channel import Channel
 from blockrep.replication.pacing import RateLimiter
@@ -24,6 +24,9 @@ from support.hosts import LIMITS, MIB, Allowed, Hosts
 from support.sessions import BEGIN
 
 OPTIONS = PullOptions(LIMITS)
+ADOPT = Compare(
+    "", StageRequest("a" * 32, "b" * 32, 9, 1, MIB, allow_shrink=False), 65536, bytes(8)
+)
 
 
 @pytest.fixture
@@ -78,13 +81,17 @@ async def test_nobody_else_works_on_the_replica_meanwhile(hosts: Hosts) -> None:
         ([Open("list", "x", "")], "list was not asked for"),
         ([Open("push", "x", ""), replace(BEGIN, mode="adopt", allow_shrink=True)], "smaller"),
         ([Open("push", "x", ""), BEGIN], "everything would be sent again"),
+        ([Open("push", "x", ""), ADOPT], "may have been written there would be overwritten"),
     ],
-    ids=["prune", "list", "shrink", "full"],
+    ids=["prune", "list", "shrink", "full", "adopt"],
 )
 async def test_a_server_gets_no_more_than_was_asked_for(
     hosts: Hosts, monkeypatch: pytest.MonkeyPatch, messages: list[Message], words: str
 ) -> None:
     await pulled(hosts)
+    hosts.replica.chmod(0o600)
+    with hosts.replica.open("r+b") as file:
+        file.write(b"drifted")
     before = hosts.replica.read_bytes()
 
     async def malicious(channel: Channel, request: Pull, *_: object) -> None:
