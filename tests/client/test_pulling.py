@@ -24,9 +24,9 @@ from support.hosts import LIMITS, MIB, Allowed, Hosts
 from support.sessions import BEGIN
 
 OPTIONS = PullOptions(LIMITS)
-ADOPT = Compare(
-    "", StageRequest("a" * 32, "b" * 32, 9, 1, MIB, allow_shrink=False), 65536, bytes(8)
-)
+STAGE = StageRequest("a" * 32, "b" * 32, 9, 1, 2 * MIB, allow_shrink=False)
+ADOPT = Compare("", STAGE, 65536, bytes(8))
+SHRINK = replace(BEGIN, mode="incremental", base_id="c" * 32, allow_shrink=True)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ async def test_nobody_else_works_on_the_replica_meanwhile(hosts: Hosts) -> None:
     [
         ([Open("prune", "x", "")], "prune was not asked for"),
         ([Open("list", "x", "")], "list was not asked for"),
-        ([Open("push", "x", ""), replace(BEGIN, mode="adopt", allow_shrink=True)], "smaller"),
+        ([Open("push", "x", ""), SHRINK], "smaller"),
         ([Open("push", "x", ""), BEGIN], "everything would be sent again"),
         ([Open("push", "x", ""), ADOPT], "may have been written there would be overwritten"),
     ],
