@@ -22,7 +22,7 @@ import xxhash
 from blockrep.errors import StorageError
 from blockrep.storage.image.files import clear_range, read_full, write_full
 
-__all__ = ["MAX_RECORD_BYTES", "Record", "RedoLog"]
+__all__ = ["MAX_RECORD_BYTES", "DamagedRedoError", "Record", "RedoLog"]
 
 MAX_RECORD_BYTES = 1024 * 1024
 
@@ -50,6 +50,10 @@ class Record:
         return self.offset_bytes + self.length_bytes
 
 
+class DamagedRedoError(StorageError):
+    """Of what was synced, not all is intact."""
+
+
 class RedoLog:
     """An open redo file.
 
@@ -59,7 +63,7 @@ class RedoLog:
         durable_bytes: what was synced and must be intact; what follows is dropped. 0: a new file.
 
     Raises:
-        StorageError: less than that is intact.
+        DamagedRedoError: less than that is intact.
         OSError: the file cannot be used.
     """
 
@@ -84,7 +88,7 @@ class RedoLog:
                 break
             intact_bytes = end
         if intact_bytes != durable_bytes:
-            raise StorageError(
+            raise DamagedRedoError(
                 f"what was synced is damaged from byte {intact_bytes} on",
                 where=str(self._path),
                 safe="the good snapshot is untouched unless this very file was being copied in",

@@ -14,6 +14,7 @@ was committed before it describes anything.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import secrets
 from collections.abc import Collection
@@ -37,7 +38,7 @@ from blockrep.storage.image.holding import Hold
 from blockrep.storage.image.publishing import Publisher
 from blockrep.storage.image.readers import CloneReader, FileReader
 from blockrep.storage.image.records import GoodRecord, StagingRecord, write_record
-from blockrep.storage.image.redo import RedoLog
+from blockrep.storage.image.redo import DamagedRedoError, RedoLog
 from blockrep.storage.image.sidecar import ImageFile
 from blockrep.storage.image.staging import (
     Content,
@@ -50,6 +51,8 @@ from blockrep.storage.image.table import BLOCK_BYTES
 from blockrep.storage.interface import BeginRequest, Costs, Staging, StorageSettings
 
 __all__ = ["ImageTarget"]
+
+_LOG = logging.getLogger("blockrep.storage")
 
 
 class ImageTarget:
@@ -74,11 +77,9 @@ class ImageTarget:
         with self._hold:
             self._refuse_in_use(current)
             self._catalogue.sweep()
-            goods = self._catalogue.goods()
-            if goods:
-                self._finish(goods[-1])
-                goods = self._present_goods()
-                current = self._image.stat()
+            self._recover()
+            goods = self._present_goods()
+            current = self._image.stat()
             staging = self._catalogue.staging()
         with io_errors("its file system cannot be looked at", self._image.path.parent):
             space = space_of(self._image.path.parent, self._reserve_percent)
@@ -88,7 +89,7 @@ class ImageTarget:
             info=None if current is None else self._describe(current),
             lineage=goods[-1].snapshot.lineage if goods else "",
             space=space,
-            snapshots=tuple(one.snapshot for one in goods),
+            snapshots=tuple(one.snapshot for one in self._readable(goods)),
             # An adoption is not resumed: its comparison starts over.
             staging=staging.info if staging is not None and staging.mode != "adopt" else None,
             drifted=bool(goods) and self._is_drifted(goods[-1], current),
@@ -186,7 +187,7 @@ class ImageTarget:
     def prune(self, keep: int, protected_ids: Collection[str]) -> list[Snapshot]:
         """Remove the oldest good snapshots beyond ``keep``."""
         with self._hold:
-            goods = self._catalogue.goods()[: -max(keep, 1)]
+            goods = self._readable(self._present_goods())[: -max(keep, 1)]
             removed = [one for one in goods if one.snapshot.id not in protected_ids]
             for record in removed:
                 self._catalogue.drop_good(record)
@@ -219,8 +220,38 @@ class ImageTarget:
 
         Where that is the replica, it goes with it.
         """
-        exists = self._image.stat() is not None
-        return [one for one in self._catalogue.goods() if exists or one.content != "replica"]
+        goods = self._catalogue.goods()
+        if self._image.stat() is not None:
+            return goods
+        return [one for one in goods if not self._catalogue.needs_replica(one)]
+
+    def _readable(self, goods: list[GoodRecord]) -> list[GoodRecord]:
+        """Return those whose content can be had: where it is the replica, that must show it."""
+        return [one for one in goods if one.content == "clone" or self._catalogue.is_published(one)]
+
+    def _recover(self) -> None:
+        """Publish what was committed; forget what cannot be published any more.
+
+        A snapshot whose redo file is damaged stays: it tells that the replica is ours, and that it
+        is not what it should be.
+        """
+        newest = next(reversed(self._catalogue.goods()), None)
+        if newest is None:
+            return
+        lost = self._image.stat() is None and self._catalogue.needs_replica(newest)
+        if lost and not self._catalogue.is_published(newest):
+            _LOG.warning(
+                "%s is gone: snapshot %s was to be copied into it, and is lost, too",
+                self._image.path,
+                newest.snapshot.id[:8],
+            )
+            self._catalogue.drop_good(newest)
+            self._recover()
+            return
+        try:
+            self._finish(newest)
+        except DamagedRedoError as error:
+            _LOG.warning("a snapshot is lost: %s", error)
 
     def _finish(self, newest: GoodRecord) -> None:
         """Publish what was committed.
@@ -228,20 +259,14 @@ class ImageTarget:
         A clone is also published again if somebody removed the replica.
         """
         gone = self._image.stat() is None
-        published = self._catalogue.published()
-        done = (
-            published is not None
-            and published.snapshot_id == newest.snapshot.id
-            and published.stamp
-        )
-        if not done or not gone:
+        if not gone or not self._catalogue.is_published(newest):
             self._publisher.publish(newest)
         elif newest.content == "clone":
             self._publisher.publish_again(newest)
 
     def _is_drifted(self, newest: GoodRecord, current: os.stat_result | None) -> bool:
         published = self._catalogue.published()
-        if published is None or current is None:
+        if published is None or current is None or not self._catalogue.is_published(newest):
             return True
         if FileStamp.of(current) == published.stamp:
             return False
