@@ -178,6 +178,9 @@ class Receiver:
                     )
                     await self._compare(message, open_snapshot)
                 elif isinstance(message, Compare) and message.stage is not None:
+                    if adopting is not None:
+                        msg = "a second COMPARE with stage"
+                        raise ProtocolError(msg, where=self._channel.peer_address)
                     begin = _adoption_request(message.stage)
                     volume.check_transfer(
                         replica, "adopt", begin.size_bytes, allow_shrink=begin.allow_shrink
