@@ -24,8 +24,7 @@ from blockrep.storage.image.files import (
     storage_error,
     write_full,
 )
-from blockrep.storage.image.overlay import OverlayReader
-from blockrep.storage.image.readers import FileReader
+from blockrep.storage.image.readers import FileReader, ResizedReader
 from blockrep.storage.image.records import StagingRecord, write_record
 from blockrep.storage.image.redo import RedoLog
 
@@ -113,8 +112,10 @@ class RedoContent:
         return self._redo.sync()
 
     def reader(self) -> FileReader:
-        """See :class:`Content`."""
-        return OverlayReader(self._replica, self._replica_bytes, self._redo, self._size_bytes)
+        """See :class:`Content`: an adoption reads before it writes."""
+        if self._redo.end_bytes:
+            raise InternalError("a redo file cannot be read as a volume", where=str(self._replica))
+        return ResizedReader(self._replica, self._replica_bytes, self._size_bytes)
 
     def is_at(self, path: Path) -> bool:
         """See :class:`Content`."""
