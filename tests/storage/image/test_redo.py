@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blockrep.errors import StorageError
-from blockrep.storage.image.files import opened_fd
+from blockrep.storage.files import opened_fd
 from blockrep.storage.image.redo import MAX_RECORD_BYTES, RedoLog
 
 KEY = "0123456789abcdef" * 2

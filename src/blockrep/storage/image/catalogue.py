@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blockrep.storage.image.files import io_errors, remove_file, sync_directory
+from blockrep.storage.files import sync_directory
+from blockrep.storage.image.files import io_errors, remove_file
 from blockrep.storage.image.records import (
     GoodRecord,
     Published,

@@ -14,15 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from blockrep.errors import VolumeError
+from blockrep.storage.files import opened_fd, sync_directory
 from blockrep.storage.image.catalogue import Catalogue
-from blockrep.storage.image.files import (
-    FileStamp,
-    clone_file,
-    io_errors,
-    opened_fd,
-    remove_file,
-    sync_directory,
-)
+from blockrep.storage.image.files import FileStamp, clone_file, io_errors, remove_file
 from blockrep.storage.image.records import GoodRecord, Published
 from blockrep.storage.image.redo import RedoLog
 from blockrep.storage.image.sidecar import ImageFile

@@ -21,7 +21,8 @@ from typing import TypeVar
 from blockrep.errors import VolumeError
 from blockrep.model.extents import ExtentSummary
 from blockrep.model.snapshots import Snapshot, StagingInfo
-from blockrep.storage.image.files import FileStamp, io_errors, write_durably
+from blockrep.storage.files import write_durably
+from blockrep.storage.image.files import FileStamp, io_errors
 from blockrep.storage.interface import BeginRequest
 
 __all__ = [

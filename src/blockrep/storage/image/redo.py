@@ -19,7 +19,8 @@ from pathlib import Path
 import xxhash
 
 from blockrep.errors import StorageError
-from blockrep.storage.image.files import clear_range, read_full, write_full
+from blockrep.storage.files import write_full
+from blockrep.storage.image.files import clear_range, read_full
 
 __all__ = ["MAX_RECORD_BYTES", "DamagedRedoError", "RedoLog"]
 

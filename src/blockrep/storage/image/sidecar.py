@@ -16,8 +16,9 @@ from pathlib import Path
 from blockrep.errors import VolumeError
 from blockrep.model.extents import Extent
 from blockrep.model.names import VolumeName
+from blockrep.storage.files import make_directories, opened_fd, write_full
 from blockrep.storage.image import fiemap, kernel
-from blockrep.storage.image.files import io_errors, opened_fd, sync_directory, write_full
+from blockrep.storage.image.files import io_errors
 
 __all__ = ["DIRECTORY_NAME", "ImageFile"]
 
@@ -109,11 +110,8 @@ class ImageFile:
 
     def make_directory(self) -> None:
         """Create the directory of ours, durably, for our eyes only."""
-        for directory in self._directories():
-            with io_errors("its directory cannot be made", directory):
-                if not directory.exists():
-                    directory.mkdir(mode=0o700)
-                    sync_directory(directory.parent)
+        with io_errors("its directory cannot be made", self.directory):
+            make_directories(self.directory)
         self._check_directories()
 
     def _directories(self) -> tuple[Path, ...]:

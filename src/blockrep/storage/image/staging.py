@@ -16,13 +16,13 @@ from blockrep.errors import BlockrepError, InternalError, NoSpaceError, StorageE
 from blockrep.model.extents import Extent, ExtentSummary
 from blockrep.model.snapshots import Space, StagingInfo
 from blockrep.protocol.chain import first_chain
+from blockrep.storage.files import write_full
 from blockrep.storage.image.files import (
     clear_range,
     io_errors,
     remove_file,
     space_of,
     storage_error,
-    write_full,
 )
 from blockrep.storage.image.readers import FileReader, ResizedReader
 from blockrep.storage.image.records import StagingRecord, write_record

@@ -23,17 +23,10 @@ from blockrep.errors import DivergedError, InternalError
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Replica, Snapshot, VolumeInfo
 from blockrep.protocol.chain import first_chain
+from blockrep.storage.files import opened_fd, sync_directory
 from blockrep.storage.image import fiemap, kernel
 from blockrep.storage.image.catalogue import Catalogue
-from blockrep.storage.image.files import (
-    FileStamp,
-    clone_file,
-    io_errors,
-    opened_fd,
-    remove_file,
-    space_of,
-    sync_directory,
-)
+from blockrep.storage.image.files import FileStamp, clone_file, io_errors, remove_file, space_of
 from blockrep.storage.image.holding import Hold
 from blockrep.storage.image.publishing import Publisher
 from blockrep.storage.image.readers import CloneReader, FileReader
