@@ -8,8 +8,9 @@ import pytest
 
 from blockrep.client import operations
 from blockrep.errors import BusyError, VolumeError
+from blockrep.model.names import VolumeName
 from blockrep.protocol.messages import Pruned
-from blockrep.storage.locks import VolumeLock
+from blockrep.storage.locks import VolumeLock, lock_key
 from support.hosts import MIB, Hosts
 
 
@@ -21,7 +22,7 @@ def hosts(tmp_path: Path) -> Hosts:
 
 
 async def test_a_second_push_of_the_same_pair_is_told_who_is_at_it(hosts: Hosts) -> None:
-    key = f"source {hosts.source} to {hosts.target}"
+    key = lock_key("source", VolumeName(path=str(hosts.source)), str(hosts.target))
     with (
         VolumeLock(hosts.folder / "client-run", key, "push of disk.img"),
         pytest.raises(BusyError, match=r"push of disk\.img"),

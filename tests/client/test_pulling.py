@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from blockrep.client.pulling import PullOptions, pull
+from blockrep.client.retrying import Remaining, RetryPolicy, retrying
 from blockrep.errors import BusyError, RefusedError, UsageError
+from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName
-from blockrep.protocol.messages import Message, Open, Pull, Volume
+from blockrep.protocol.messages import Compare, Message, Open, Pull, StageRequest, Volume
+from blockrep.replication import events
 from blockrep.replication.channel import Channel
-from blockrep.storage.locks import VolumeLock
-from support.hosts import LIMITS, MIB, Hosts
+from blockrep.replication.pacing import RateLimiter
+from blockrep.server.gate import TargetGate
+from blockrep.storage.interface import SourceVolume, TargetVolume
+from support.hosts import LIMITS, MIB, Allowed, Hosts
 from support.sessions import BEGIN
 
 OPTIONS = PullOptions(LIMITS)
+STAGE = StageRequest("a" * 32, "b" * 32, 9, 1, 2 * MIB, allow_shrink=False)
+ADOPT = Compare("", STAGE, 65536, bytes(8))
+SHRINK = replace(BEGIN, mode="incremental", base_id="c" * 32, allow_shrink=True)
 
 
 @pytest.fixture
@@ -45,12 +55,22 @@ async def test_a_pull_and_what_is_told_of_it(hosts: Hosts) -> None:
 
 
 async def test_nobody_else_works_on_the_replica_meanwhile(hosts: Hosts) -> None:
-    runtime = hosts.folder / "client-run"
-    with (
-        VolumeLock(runtime, f"target {hosts.replica}", "push by somebody"),
-        pytest.raises(BusyError, match="push by somebody"),
-    ):
-        await pulled(hosts)
+    # By a server, to which it has another name.
+    (hosts.folder / "link").symlink_to("target")
+    name = VolumeName(path=str(hosts.folder / "link" / hosts.replica.name))
+    gate = TargetGate(
+        "10.0.0.1:5",
+        lambda *_: Allowed(name),
+        lambda _name: cast("TargetVolume", object()),
+        hosts.folder / "client-run",
+        0,
+        lambda *_: None,
+        lambda *_: RateLimiter(0),
+        lambda _name: cast("SourceVolume", object()),
+    )
+    async with gate.open("origin", "any", "push"):
+        with pytest.raises(BusyError, match="push by origin"):
+            await pulled(hosts)
     assert not hosts.replica.exists()
 
 
@@ -71,15 +91,19 @@ async def test_a_name_that_the_server_would_not_keep_is_told_before_anybody_is_c
     [
         ([Open("prune", "x", "")], "prune was not asked for"),
         ([Open("list", "x", "")], "list was not asked for"),
-        ([Open("push", "x", ""), replace(BEGIN, mode="adopt", allow_shrink=True)], "smaller"),
+        ([Open("push", "x", ""), SHRINK], "smaller"),
         ([Open("push", "x", ""), BEGIN], "everything would be sent again"),
+        ([Open("push", "x", ""), ADOPT], "may have been written there would be overwritten"),
     ],
-    ids=["prune", "list", "shrink", "full"],
+    ids=["prune", "list", "shrink", "full", "adopt"],
 )
 async def test_a_server_gets_no_more_than_was_asked_for(
     hosts: Hosts, monkeypatch: pytest.MonkeyPatch, messages: list[Message], words: str
 ) -> None:
     await pulled(hosts)
+    hosts.replica.chmod(0o600)
+    with hosts.replica.open("r+b") as file:
+        file.write(b"drifted")
     before = hosts.replica.read_bytes()
 
     async def malicious(channel: Channel, request: Pull, *_: object) -> None:
@@ -94,3 +118,38 @@ async def test_a_server_gets_no_more_than_was_asked_for(
     with pytest.raises(RefusedError, match=words):
         await pulled(hosts)
     assert hosts.replica.read_bytes() == before
+
+
+async def test_a_full_pull_goes_on_where_it_was_cut(hosts: Hosts) -> None:
+    await pulled(hosts)
+    hosts.events.clear()
+    remaining = Remaining(Wish(full=True))
+
+    async def attempt(sink: events.EventSink) -> None:
+        options = PullOptions(LIMITS, wish=remaining.wish, bytes_per_second=4 * MIB)
+        async with hosts.context() as context:
+            source = Target("tls", "origin", 8733, VolumeName(path=str(hosts.source)))
+            target = VolumeName(path=str(hosts.replica))
+            await pull(context, source, target, options, remaining.watched(sink))
+
+    cuts = [events.Progress, events.Committed]
+
+    def cut(event: events.Event) -> None:
+        hosts.events.append(event)
+        durable = not isinstance(event, events.Progress) or event.durable_bytes
+        if cuts and isinstance(event, cuts[0]) and durable:
+            del cuts[0]
+            assert hosts._client_end is not None
+            hosts._client_end.cut()
+
+    policy = RetryPolicy(60, 0.01, random.Random(1))
+    await retrying(attempt, policy, cut)
+    assert not cuts
+    modes = [one.mode for one in hosts.events if isinstance(one, events.Decided)]
+    # Cut in the first, whose answer is lost in the second.
+    assert modes == ["full", "full", "incremental"]
+    planned = [one.data_bytes for one in hosts.events if isinstance(one, events.Planned)]
+    assert planned == [2 * MIB, 2 * MIB, 0]
+    resumed, _ = [one for one in hosts.events if isinstance(one, events.Committed)]
+    assert resumed.wire_bytes < 2 * MIB
+    assert hosts.equal()

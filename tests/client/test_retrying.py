@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from blockrep.client.retrying import RetryPolicy, retrying
+from blockrep.client.retrying import Remaining, RetryPolicy, retrying
 from blockrep.errors import (
     BlockrepError,
     BusyError,
     ConnectionLostError,
     DivergedError,
 )
+from blockrep.model.lineage import Wish
 from blockrep.replication import events
 from support.virtual_time import in_virtual_time
 
@@ -110,3 +112,20 @@ async def test_the_same_progress_again_is_none() -> None:
     attempts.progress = events.Progress(5, 5, 10, 5)
     with pytest.raises(ConnectionLostError, match="gave up"):
         await retrying(attempts, POLICY, attempts.told.append)
+
+
+@pytest.mark.parametrize("wish", [Wish(full=True, shrink=True), Wish(adopt=True, shrink=True)])
+def test_what_was_committed_is_not_wished_for_again(wish: Wish) -> None:
+    told: list[events.Event] = []
+    remaining = Remaining(wish)
+    sink = remaining.watched(told.append)
+    assert remaining.wish == wish
+    sink(events.SnapshotTaken("a" * 32, "first"))
+    # Its COMMITTED may be lost: the target's snapshots tell.
+    assert remaining.wish == replace(wish, satisfied_by="a" * 32)
+    sink(events.Committed("a" * 32, "first", "", 0, 0))
+    assert remaining.wish == Wish(shrink=True)
+    sink(events.SnapshotTaken("b" * 32, "second"))
+    assert not remaining.wish.full
+    assert not remaining.wish.adopt
+    assert len(told) == 3

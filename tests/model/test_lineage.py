@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -199,3 +200,52 @@ def test_evidence_names_the_newest_three() -> None:
     assert describe_lineage([]) == "none"
     text = describe_lineage([snapshot(number) for number in (1, 2, 3, 4)])
     assert [f"#{number}" in text for number in (1, 2, 3, 4)] == [False, True, True, True]
+
+
+FULL = Wish(full=True)
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        lambda staging: replace(ABSENT, staging=staging),
+        lambda staging: replica(snapshot(1), staging=staging),
+        lambda staging: replace(replica(snapshot(1), staging=staging), drifted=True),
+        lambda staging: replica(snapshot(1, lineage=OTHER), lineage=OTHER, staging=staging),
+    ],
+    ids=["first", "over good snapshots", "over a drifted replica", "over another origin"],
+)
+def test_an_unfinished_full_transfer_is_resumed_by_full(
+    there: Callable[[StagingInfo], Replica],
+) -> None:
+    """Else it would start over with every connection that is lost."""
+    pending = snapshot(2, committed=False)
+    decision = decide(SOURCE, [snapshot(1), pending], there(staging_of(pending)), TARGET, FULL)
+    assert (decision.mode, decision.pending, decision.base) == (Mode.RESUME, pending, None)
+    assert decision.obsolete == ()
+
+
+def test_full_does_not_go_on_with_an_incremental_transfer() -> None:
+    pending = snapshot(2, committed=False)
+    there = replica(snapshot(1), staging=staging_of(pending, snapshot(1)))
+    decision = decide(SOURCE, [snapshot(1), pending], there, TARGET, FULL)
+    assert (decision.mode, decision.pending) == (Mode.FULL, None)
+    assert decision.obsolete == (pending,)
+
+
+def test_full_does_not_go_on_for_another_target() -> None:
+    pending = snapshot(2, committed=False, target="tls://else:1/vg/lv")
+    there = replica(snapshot(1), staging=staging_of(pending))
+    assert decide(SOURCE, [snapshot(1), pending], there, TARGET, FULL).mode is Mode.FULL
+
+
+@pytest.mark.parametrize("wish", [FULL, Wish(adopt=True)], ids=["full", "adopt"])
+def test_what_an_attempt_before_has_done_is_not_done_again(wish: Wish) -> None:
+    lost = snapshot(2, committed=False)
+    there = replica(snapshot(1), replace(lost, committed=True))
+    again = replace(wish, satisfied_by=lost.id)
+    decision = decide(SOURCE, [snapshot(1), lost], there, TARGET, again)
+    assert (decision.mode, decision.base) == (Mode.INCREMENTAL, lost)
+    other = replace(wish, satisfied_by=snapshot(3).id)
+    decision = decide(SOURCE, [snapshot(1), lost], there, TARGET, other)
+    assert decision.mode in {Mode.FULL, Mode.ADOPT}

@@ -98,9 +98,12 @@ def test_what_a_shorter_end_lacks_differs() -> None:
         [Compared(10 * BLOCK)],
         [Digests(BLOCK, 9, zero=True), Compared(10 * BLOCK)],
         [Digests(0, 5, zero=True), Digests(6 * BLOCK, 4, zero=True), Compared(10 * BLOCK)],
+        [Digests(0, 11, zero=True)],
+        [Digests(0, 10, zero=True), Digests(10 * BLOCK, 1, zero=True)],
+        [Digests(0, 10, zero=True), Compared(10 * BLOCK)],
     ],
 )
-def test_missing_digests_end_the_comparison(answers: list[Message]) -> None:
+def test_missing_digests_and_those_past_the_end_end_the_comparison(answers: list[Message]) -> None:
     async def scenario() -> None:
         async with opened() as (client, server):
 
@@ -112,7 +115,11 @@ def test_missing_digests_end_the_comparison(answers: list[Message]) -> None:
             serving = asyncio.create_task(serve())
             with pytest.raises(ProtocolError):
                 await find_differences(
-                    client, InlineBlocking(), REQUEST, 10 * BLOCK, lambda: runs(bytes(10 * BLOCK))
+                    client,
+                    InlineBlocking(),
+                    REQUEST,
+                    10 * BLOCK - 1,
+                    lambda: runs(bytes(10 * BLOCK - 1)),
                 )
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)

@@ -12,14 +12,27 @@ from typing import Any
 
 import pytest
 
+from blockrep.client.connect import established
 from blockrep.config.access import OPERATIONS, AccessPolicy, TargetRule
-from blockrep.errors import RefusedError
+from blockrep.errors import ProtocolError, RefusedError
 from blockrep.model.extents import ExtentSummary
 from blockrep.model.lineage import Wish
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Snapshot
 from blockrep.protocol.limits import MAX_U64
-from blockrep.protocol.messages import Bye, Open, Prune, Pruned, Release, Volume
+from blockrep.protocol.messages import (
+    Bye,
+    Compare,
+    Compared,
+    Digests,
+    Open,
+    Prune,
+    Pruned,
+    Release,
+    StageRequest,
+    Volume,
+)
+from blockrep.replication.channel import Channel
 from blockrep.storage.image.target import ImageTarget
 from blockrep.storage.interface import BeginRequest, Staging
 from blockrep.storage.memory import MemoryTarget
@@ -237,3 +250,28 @@ async def test_a_commit_is_on_record_even_if_its_session_is_ended_meanwhile(
 
 async def _call(function: Callable[[], None]) -> None:
     function()
+
+
+async def test_one_adoption_is_staged_for_each_open(hosts: Hosts) -> None:
+    """Each holds files, and everything else that a staging volume takes."""
+    hosts.replica.write_bytes(b"mine" * 1000)
+    stage = StageRequest("a" * 32, "b" * 32, 1, 0, MIB, allow_shrink=False)
+    compare = Compare("", stage, 4096, bytes(8))
+
+    async def compared(channel: Channel) -> int:
+        await channel.send(compare)
+        while not isinstance(message := await channel.receive_any(), Compared):
+            assert isinstance(message, Digests)
+            if len(message.payload):
+                channel.release(message.payload)
+        return message.size_bytes
+
+    async with hosts.context() as context:
+        transport = await context.connect(hosts.target)
+        async with established(transport, (), hosts.events.append, 10) as channel:
+            await channel.send(Open("push", str(hosts.replica), "x"))
+            await channel.receive(Volume)
+            assert await compared(channel) == MIB
+            with pytest.raises(ProtocolError, match="a second COMPARE with stage"):
+                await compared(channel)
+    assert hosts.replica.read_bytes() == b"mine" * 1000

@@ -84,6 +84,22 @@ async def test_a_cut_push_resumes_and_sends_nothing_durable_again(hosts: Hosts) 
     assert hosts.equal()
 
 
+async def test_a_cut_full_push_over_good_snapshots_resumes_too(hosts: Hosts) -> None:
+    await hosts.push()
+    hosts.change(0, 2 * MIB)
+    hosts.events.clear()
+    hosts.on_event = cut_when_durable(MIB)  # type: ignore[assignment]
+    with pytest.raises(ConnectionLostError):
+        await hosts.push(Wish(full=True), bytes_per_second=8 * MIB)
+    hosts.on_event = None
+    resumed, fresh = await hosts.push(Wish(full=True))
+    assert (resumed.mode, fresh.mode) == (Mode.RESUME, Mode.INCREMENTAL)
+    (told,) = [one for one in hosts.events if isinstance(one, events.Resumed)]
+    assert told.done_bytes >= MIB
+    assert resumed.wire_bytes <= (4 * MIB - told.done_bytes) * 1.01
+    assert hosts.equal()
+
+
 async def test_a_lost_committed_is_made_up_for_by_the_next_push(hosts: Hosts) -> None:
     await hosts.push()
     hosts.change(0, 10)

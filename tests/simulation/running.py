@@ -83,7 +83,7 @@ def _simulated_lvm(folder: Path, hosts: dict[str, SimulatedHost]) -> Iterator[No
         group = what.partition("/dev/mapper/")[2].partition("-")[0]
         hosts[group].step(what)
 
-    def write_durably(path: Path, content: bytes) -> None:
+    def save_state(path: Path, content: bytes) -> None:
         """Write, as atomically as a rename is, without the cost of a real disk."""
         host = hosts[path.relative_to(folder).parts[0]]
         host.step("record")
@@ -98,8 +98,8 @@ def _simulated_lvm(folder: Path, hosts: dict[str, SimulatedHost]) -> Iterator[No
     )
     with (
         simulated(groups, folder, step),
-        mock.patch.object(cursors, "write_durably", write_durably),
-        mock.patch.object(metadata, "write_durably", write_durably),
+        mock.patch.object(cursors, "save_state", save_state),
+        mock.patch.object(metadata, "save_state", save_state),
         mock.patch.object(metadata, "time", time),
     ):
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from blockrep.errors import BusyError, UnsupportedHostError
-from blockrep.storage.locks import VolumeLock
+from blockrep.model.names import VolumeName, parse_volume
+from blockrep.storage.locks import FileLock, VolumeLock, lock_key
 
 HOLD = """
 import sys, pathlib
@@ -54,3 +56,35 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UnsupportedHostError, match="file"):
         VolumeLock(tmp_path / "file", "vg/lv", "x")
+
+
+def test_a_path_has_one_key_however_it_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "folder").symlink_to("real")
+    (tmp_path / "real" / "link.img").symlink_to("disk.img")
+    monkeypatch.chdir(tmp_path / "real")
+    spellings = ("./disk.img", "./link.img", f"{tmp_path}/folder/disk.img", "../real/./disk.img")
+    keys = {lock_key("target", VolumeName(path=one)) for one in spellings}
+    assert keys == {f"target {tmp_path.resolve()}/real/disk.img"}
+
+
+def test_roles_and_what_a_source_is_held_for_are_told_apart() -> None:
+    name = parse_volume("vg/lv")
+    assert lock_key("target", name) == "target vg/lv"
+    keys = {lock_key("source", name, one) for one in ("tls://a:1/b/{0}", "tls://a:1/b/c")}
+    assert len({*keys, lock_key("target", name)}) == 3
+
+
+def test_a_lock_that_cannot_be_had_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(_fd: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(UnsupportedHostError, match="No locks"):
+        FileLock(tmp_path / "lock", "disk.img", "x")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -23,7 +23,7 @@ from blockrep.replication.describe import replica_from
 from blockrep.replication.push import DryRun, PushOptions, Transfer, Verification
 from blockrep.replication.sender import Pusher, look_at_source
 from blockrep.storage.interface import SourceVolume, TargetVolume
-from blockrep.storage.locks import VolumeLock
+from blockrep.storage.locks import VolumeLock, lock_key
 from blockrep.transport.interface import Transport
 
 __all__ = [
@@ -190,5 +190,5 @@ async def _pusher(
 def _locked(
     context: ClientContext, source: VolumeName, target: Target, operation: str
 ) -> VolumeLock:
-    key = f"source {Path(source.path).resolve() if source.path else source} to {target}"
+    key = lock_key("source", source, str(target))
     return VolumeLock(context.runtime_directory, key, f"{operation} of {source} to {target}")

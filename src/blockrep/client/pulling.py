@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from blockrep.client.connect import established
 from blockrep.client.operations import ClientContext
 from blockrep.errors import RefusedError, UsageError
+from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName
 from blockrep.protocol.limits import MAX_PULL_TARGET_BYTES
 from blockrep.protocol.messages import Pull
@@ -16,7 +17,7 @@ from blockrep.replication import events
 from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.receiver import Access, Receiver, ReceiverLimits
 from blockrep.storage.interface import TargetVolume
-from blockrep.storage.locks import VolumeLock
+from blockrep.storage.locks import VolumeLock, lock_key
 
 __all__ = ["PullOptions", "pull"]
 
@@ -32,9 +33,7 @@ class PullOptions:
 
     limits: ReceiverLimits
     keep: int = 3
-    full: bool = False
-    adopt: bool = False
-    shrink: bool = False
+    wish: Wish = field(default_factory=Wish)
     compress: bool = False
     bytes_per_second: int = 0
 
@@ -52,17 +51,17 @@ class _OneTarget:
         del identity
         if operation != "push":
             raise RefusedError(f"{operation} was not asked for", where=volume)
-        options = self._options
+        options, wish = self._options, self._options.wish
         yield Access(
             self._target,
             may_create=True,
-            may_adopt=options.adopt,
+            may_adopt=wish.adopt,
             keep=options.keep,
             keep_min=1,
             quota_bytes=0,
             limiter=RateLimiter(options.bytes_per_second),
-            may_replace=options.full or options.adopt,
-            may_shrink=options.shrink,
+            may_replace=wish.full or wish.adopt,
+            may_shrink=wish.shrink,
         )
 
 
@@ -87,7 +86,7 @@ async def pull(
             next_step="name it by a shorter path",
         )
     # The same key as the server's: nobody pushes to it meanwhile.
-    key, holder = f"target {target}", f"pull of {source} to {target}"
+    key, holder = lock_key("target", target), f"pull of {source} to {target}"
     with VolumeLock(context.runtime_directory, key, holder):
         volume = context.open_target(target)
         # What is wrong here is told before anybody is called.
@@ -101,9 +100,9 @@ async def pull(
                 Pull(
                     volume=str(source.volume),
                     target=str(target),
-                    full=options.full,
-                    adopt=options.adopt,
-                    shrink=options.shrink,
+                    full=options.wish.full,
+                    adopt=options.wish.adopt,
+                    shrink=options.wish.shrink,
                     compress=options.compress,
                     max_payload_bytes=options.limits.max_payload_bytes,
                     window_bytes=options.limits.window_bytes,

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from blockrep.errors import BlockrepError, BusyError, ConnectionLostError
+from blockrep.model.lineage import Wish
 from blockrep.replication import events
 
-__all__ = ["RetryPolicy", "retrying"]
+__all__ = ["Remaining", "RetryPolicy", "retrying"]
 
 T = TypeVar("T")
 
@@ -70,6 +71,29 @@ async def retrying(
                 raise _gave_up(error, progress.attempts, policy) from error
             sink(events.Retrying(progress.attempts + 1, round(wait_seconds, 1), str(error)))
             await asyncio.sleep(wait_seconds)
+
+
+class Remaining:
+    """What is left of a wish for the attempts to come: the replica is overwritten but once.
+
+    Args:
+        wish: what the user asked for.
+    """
+
+    def __init__(self, wish: Wish) -> None:
+        self.wish = wish
+
+    def watched(self, sink: events.EventSink) -> events.EventSink:
+        """Return a sink that passes an attempt's events on, and notes what was done."""
+
+        def watch(event: events.Event) -> None:
+            if isinstance(event, events.Committed):
+                self.wish = Wish(shrink=self.wish.shrink)
+            elif isinstance(event, events.SnapshotTaken):
+                self.wish = replace(self.wish, satisfied_by=event.snapshot_id)
+            sink(event)
+
+        return watch
 
 
 class _Progress:

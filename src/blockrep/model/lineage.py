@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from blockrep.errors import DivergedError, VolumeError
-from blockrep.model.snapshots import Replica, Snapshot, VolumeInfo
+from blockrep.model.snapshots import Replica, Snapshot, StagingInfo, VolumeInfo
 
 __all__ = ["Decision", "Mode", "Wish", "decide", "describe_lineage"]
 
@@ -26,11 +26,16 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the user asked for beyond the ordinary."""
+    """What the user asked for beyond the ordinary.
+
+    ``satisfied_by``: a snapshot that an attempt before this one took for it, or empty: if the
+        target holds it, ``full`` or ``adopt`` was done, and only its answer lost.
+    """
 
     full: bool = False
     adopt: bool = False
     shrink: bool = False
+    satisfied_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,9 @@ def decide(
     _refuse_foreign(replica, target, wish)
     ours = [one for one in local if replica.lineage and one.lineage == replica.lineage]
     held_ids = {one.id for one in replica.snapshots}
-    pending = _resumable(local, replica, wish)
+    if wish.satisfied_by in held_ids:
+        wish = Wish(shrink=wish.shrink)
+    pending = _resumable(local, replica, target, wish)
     newly_committed = tuple(one for one in ours if one.id in held_ids and not one.committed)
     obsolete = tuple(
         one
@@ -153,30 +160,34 @@ def _refuse_shrinking(source: VolumeInfo, replica: Replica, target: str, wish: W
         )
 
 
-def _resumable(local: Sequence[Snapshot], replica: Replica, wish: Wish) -> Snapshot | None:
+def _resumable(
+    local: Sequence[Snapshot], replica: Replica, target: str, wish: Wish
+) -> Snapshot | None:
     """Return the local snapshot of the transfer that the receiver could go on with."""
     staging = replica.staging
-    if staging is None or wish.full or wish.adopt or replica.drifted:
+    if staging is None or wish.adopt:
         return None
     if any(one.id == staging.snapshot_id for one in replica.snapshots):
         return None  # it was committed, and only its remains were not removed
-    if replica.lineage and staging.lineage != replica.lineage:
+    if wish.full:
+        # What the replica holds does not matter then, but what was begun must be as full.
+        return None if staging.base_id else _pending(local, staging, target)
+    if replica.drifted or (replica.lineage and staging.lineage != replica.lineage):
         return None
     if staging.base_id and (not replica.snapshots or replica.snapshots[-1].id != staging.base_id):
         return None
     known_ids = {one.id for one in local}
     if staging.base_id and staging.base_id not in known_ids:
         return None
-    return next(
-        (
-            one
-            for one in local
-            if one.id == staging.snapshot_id
-            and one.lineage == staging.lineage
-            and not one.committed
-        ),
-        None,
-    )
+    return _pending(local, staging)
+
+
+def _pending(local: Sequence[Snapshot], staging: StagingInfo, target: str = "") -> Snapshot | None:
+    """Return the local snapshot that is being staged; with a target: if it is held for that."""
+    for one in local:
+        if one.id == staging.snapshot_id and one.lineage == staging.lineage and not one.committed:
+            return one if target in {"", one.target} else None
+    return None
 
 
 def _mode_and_base(

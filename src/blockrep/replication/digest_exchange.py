@@ -90,27 +90,26 @@ async def find_differences(
         channel: an OPENED session.
         blocking: where local digests are computed.
         request: COMPARE; its block size and seed hold for both ends.
-        size_bytes: size of the local snapshot; what it has beyond a shorter remote one differs.
+        size_bytes: size of the snapshot; of it, what a shorter remote one lacks differs.
         local_runs: returns the local digests; called in a storage thread.
 
     Raises:
-        ProtocolError: the remote digests have gaps.
+        ProtocolError: the remote digests have gaps, or reach past the end.
     """
     with DigestSpool() as ours, DigestSpool() as theirs:
         await channel.send(request)
         local = asyncio.create_task(blocking.run(lambda: ours.add_all(local_runs())))
         try:
-            remote_bytes = await _receive_digests(channel, theirs, request.block_bytes)
+            remote_bytes = await _receive_digests(channel, theirs, size_bytes, request.block_bytes)
             await local
         finally:
             local.cancel()
             await asyncio.gather(local, return_exceptions=True)
-        shared_bytes = min(size_bytes, remote_bytes)
         seed = int.from_bytes(request.seed, "big")
 
         def compare() -> SpooledPlan:
-            found = compare_runs(ours, theirs, shared_bytes, request.block_bytes, seed)
-            return SpooledPlan(_with_tail(found, shared_bytes, size_bytes), size_bytes)
+            found = compare_runs(ours, theirs, remote_bytes, request.block_bytes, seed)
+            return SpooledPlan(_with_tail(found, remote_bytes, size_bytes), size_bytes)
 
         return await blocking.run(compare)
 
@@ -121,17 +120,26 @@ def _with_tail(extents: Iterator[Extent], shared_bytes: int, size_bytes: int) ->
         yield Extent(shared_bytes, size_bytes - shared_bytes)
 
 
-async def _receive_digests(channel: Channel, spool: DigestSpool, block_bytes: int) -> int:
-    """Spool the remote digests, which come without gaps; return the size of what they cover."""
+async def _receive_digests(
+    channel: Channel, spool: DigestSpool, size_bytes: int, block_bytes: int
+) -> int:
+    """Spool the remote digests, which come without gaps; return the size of what they cover.
+
+    That is at most ``size_bytes``: the peer decides nothing about the room that they take.
+    """
     next_block = 0
     while True:
         message = await channel.receive_any()
         if isinstance(message, Compared):
-            if -(-message.size_bytes // block_bytes) == next_block:
-                return message.size_bytes
-            raise ProtocolError("digests are missing", where=channel.peer_address)
+            if -(-message.size_bytes // block_bytes) != next_block:
+                raise ProtocolError("digests are missing", where=channel.peer_address)
+            if message.size_bytes > size_bytes:
+                raise ProtocolError("more was compared than there is", where=channel.peer_address)
+            return message.size_bytes
         if not isinstance(message, Digests) or message.offset_bytes != next_block * block_bytes:
             raise ProtocolError("digests are out of place", where=channel.peer_address)
+        if next_block + message.count > -(-size_bytes // block_bytes):
+            raise ProtocolError("digests reach past the end", where=channel.peer_address)
         digests = None if message.zero else bytes(message.payload)
         if digests is not None:
             channel.release(message.payload)

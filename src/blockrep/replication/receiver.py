@@ -12,10 +12,10 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 from blockrep import __version__
-from blockrep.errors import BlockrepError, InternalError, ProtocolError, RefusedError
+from blockrep.errors import BlockrepError, InternalError, ProtocolError
 from blockrep.model.extents import ExtentSummary
 from blockrep.model.snapshots import Replica, Snapshot
 from blockrep.protocol.limits import PROTOCOL_VERSION
@@ -25,7 +25,6 @@ from blockrep.protocol.messages import (
     Committed,
     Compare,
     Hello,
-    Message,
     Open,
     Prune,
     Pruned,
@@ -36,47 +35,19 @@ from blockrep.protocol.messages import (
     Welcome,
 )
 from blockrep.replication import events
+from blockrep.replication.allowing import Access, AuditSink, OpenedVolume
 from blockrep.replication.blocking import Blocking, held, opened
 from blockrep.replication.channel import Channel
 from blockrep.replication.comparing import digest_blocks
 from blockrep.replication.describe import volume_from
 from blockrep.replication.digest_exchange import send_digests
-from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.receiving import StreamReceiver, Tally
 from blockrep.replication.writing import Decompressor
-from blockrep.storage.interface import BeginRequest, SnapshotReader, Staging, TargetVolume
+from blockrep.storage.interface import BeginRequest, SnapshotReader, Staging
 
 __all__ = ["Access", "AuditSink", "Receiver", "ReceiverLimits", "VolumeGate"]
 
 _log = logging.getLogger("blockrep.receiver")
-
-AuditSink = Callable[[str, dict[str, object]], None]
-"""Told (event, fields): refused, committed, deleted, forced. Called from any thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """An opened target and what this client may do with it.
-
-    Attributes:
-        keep: good snapshots to retain.
-        keep_min: good snapshots that a prune leaves.
-        quota_bytes: largest size of what is pushed; 0: any.
-        limiter: what arrives waits for it.
-        may_replace: all content may be given up for a full transfer, although there are good
-            snapshots.
-        may_shrink: the replica may become smaller.
-    """
-
-    target: TargetVolume
-    may_create: bool
-    may_adopt: bool
-    keep: int
-    keep_min: int
-    quota_bytes: int
-    limiter: RateLimiter
-    may_replace: bool = True
-    may_shrink: bool = True
 
 
 class VolumeGate(Protocol):
@@ -190,6 +161,7 @@ class Receiver:
             access = await stack.enter_async_context(
                 self._gate.open(self._identity, request.volume, request.operation)
             )
+            volume = OpenedVolume(request, access, self._audit)
             replica = await self._blocking.run(access.target.inspect)
             await self._channel.send(volume_from(replica))
             adopting: Staging | None = None
@@ -199,90 +171,36 @@ class Receiver:
                     return False
                 if isinstance(message, Release):
                     return True
-                self._check_operation(request, message)
+                volume.check_operation(message)
                 if isinstance(message, Compare) and message.stage is None:
                     open_snapshot = functools.partial(
                         access.target.open_snapshot, message.snapshot_id
                     )
                     await self._compare(message, open_snapshot)
                 elif isinstance(message, Compare) and message.stage is not None:
-                    size_bytes = message.stage.size_bytes
-                    self._check_allowed(request, access, replica, "adopt", size_bytes)
+                    if adopting is not None:
+                        msg = "a second COMPARE with stage"
+                        raise ProtocolError(msg, where=self._channel.peer_address)
                     begin = _adoption_request(message.stage)
+                    volume.check_transfer(
+                        replica, "adopt", begin.size_bytes, allow_shrink=begin.allow_shrink
+                    )
                     adopting = await stack.enter_async_context(self._staged(access, begin))
                     await self._compare(message, adopting.reader)
                 elif isinstance(message, Prune):
-                    replica = await self._prune_to(message.keep, request, access, replica)
+                    replica = await self._prune_to(message.keep, volume, replica)
                 elif isinstance(message, Begin):
-                    self._check_allowed(request, access, replica, message.mode, message.size_bytes)
-                    if message.allow_shrink and not access.may_shrink:
-                        self._refuse(request, "the replica may not become smaller", "--shrink")
-                    self._record_force(request, replica, message)
+                    volume.check_transfer(
+                        replica, message.mode, message.size_bytes, allow_shrink=message.allow_shrink
+                    )
+                    volume.record_force(replica, message)
                     self._report(message, replica)
                     staging = await self._begin(message, access, adopting, stack)
-                    await self._receive(request, message, access, staging)
+                    await self._receive(volume, message, staging)
                     return True
                 else:
                     msg = f"{message.TYPE.name} passed the state machine but has no meaning here"
                     raise InternalError(msg)
-
-    # What may be done.
-
-    def _check_operation(self, request: Open, message: Message) -> None:
-        """Refuse what the volume was not opened for: the right to it was not looked at."""
-        needed = request.operation
-        if isinstance(message, Begin):
-            needed = "push"
-        elif isinstance(message, Compare):
-            needed = "push" if message.stage is not None else "verify"
-        elif isinstance(message, Prune):
-            needed = "prune"
-        if needed != request.operation:
-            what = f"the volume was opened to {request.operation}, not to {needed}"
-            self._refuse(request, what, f"open it to {needed}")
-
-    def _check_allowed(
-        self, request: Open, access: Access, replica: Replica, mode: str, size_bytes: int
-    ) -> None:
-        if not replica.exists and not access.may_create:
-            self._refuse(
-                request,
-                "the replica does not exist and this client may not create it",
-                "create it on the server, or allow create in the server's configuration",
-            )
-        if mode == "adopt" and not replica.owned and not access.may_adopt:
-            self._refuse(
-                request,
-                "this client may not adopt volumes",
-                "allow adopt in the server's configuration",
-            )
-        if mode == "full" and replica.snapshots and not access.may_replace:
-            self._refuse(
-                request,
-                "everything would be sent again, and that was not asked for",
-                "to have all of it sent again: --full",
-            )
-        if access.quota_bytes and size_bytes > access.quota_bytes:
-            self._refuse(
-                request,
-                f"the source has {size_bytes} bytes, more than the quota of {access.quota_bytes}",
-                "raise quota_bytes in the server's configuration, or push a smaller volume",
-            )
-
-    def _refuse(self, request: Open, what: str, next_step: str) -> NoReturn:
-        volume, operation = request.volume, request.operation
-        self._audit("refused", {"volume": volume, "operation": operation, "what": what})
-        raise RefusedError(what, where=volume, safe="nothing was changed", next_step=next_step)
-
-    def _record_force(self, request: Open, replica: Replica, message: Begin) -> None:
-        """Put on record what gives up the replica's content, or its size."""
-        present_bytes = 0 if replica.info is None else replica.info.size_bytes
-        shrinks = message.allow_shrink and message.size_bytes < present_bytes
-        overwrites = message.mode == "adopt" or (message.mode == "full" and replica.snapshots)
-        if overwrites or shrinks:
-            newest = replica.snapshots[-1].id if replica.snapshots else ""
-            fields = {"volume": request.volume, "id": message.snapshot_id, "newest": newest}
-            self._audit("forced", {**fields, "mode": message.mode, "shrinks": shrinks})
 
     def _report(self, message: Begin, replica: Replica) -> None:
         reason = "the other host sends"
@@ -343,9 +261,7 @@ class Receiver:
         )
         return await stack.enter_async_context(self._staged(access, begin))
 
-    async def _receive(
-        self, request: Open, message: Begin, access: Access, staging: Staging
-    ) -> None:
+    async def _receive(self, volume: OpenedVolume, message: Begin, staging: Staging) -> None:
         info = staging.info
         await self._channel.send(Ready(info.identity, info.cursor_bytes, info.chain))
         receiver = StreamReceiver(
@@ -355,7 +271,7 @@ class Receiver:
             message.size_bytes,
             self._limits.window_bytes,
             self._decompressor(),
-            access.limiter,
+            volume.access.limiter,
             Tally(message.data_bytes + message.discard_bytes, self._sink),
         )
         commit = await receiver.receive_all()
@@ -365,57 +281,50 @@ class Receiver:
 
         def commit_on_record() -> Snapshot:
             # In one call: a session that is cancelled meanwhile still has its line.
-            snapshot = access.target.commit(staging, digest)
-            fields = {"volume": request.volume, "id": snapshot.id, "name": snapshot.name}
-            self._audit("committed", {**fields, "digest": digest.hex()})
+            snapshot = volume.access.target.commit(staging, digest)
+            volume.record("committed", id=snapshot.id, name=snapshot.name, digest=digest.hex())
             return snapshot
 
         snapshot = await self._blocking.run(commit_on_record)
-        pruned = await self._retain(request, access)
-        costs = access.target.take_costs()
-        spent = (costs.command_count, round(costs.command_seconds * 1000))
-        await self._channel.send(Committed(snapshot.id, digest, snapshot.name, pruned, *spent))
+        pruned = await self._retain(volume)
+        # It has happened, whether or not the answer arrives.
         self._sink(
             events.Committed(
                 snapshot.id, snapshot.name, digest.hex(), receiver.tally.wire_bytes, pruned
             )
         )
+        costs = volume.access.target.take_costs()
+        spent = (costs.command_count, round(costs.command_seconds * 1000))
+        await self._channel.send(Committed(snapshot.id, digest, snapshot.name, pruned, *spent))
 
-    async def _retain(self, request: Open, access: Access) -> int:
+    async def _retain(self, volume: OpenedVolume) -> int:
         """Drop good snapshots beyond what is kept; the transfer stands even if that fails."""
         try:
-            return len(await self._drop(request, access, access.keep, ()))
+            return len(await self._drop(volume, volume.access.keep, ()))
         except BlockrepError as error:
-            _log.warning("snapshots beyond %s could not be dropped: %s", access.keep, error)
+            keep = volume.access.keep
+            _log.warning("snapshots beyond %s could not be dropped: %s", keep, error)
             return 0
 
-    async def _prune_to(
-        self, keep: int, request: Open, access: Access, replica: Replica
-    ) -> Replica:
+    async def _prune_to(self, keep: int, volume: OpenedVolume, replica: Replica) -> Replica:
         """Answer PRUNE; return the replica as it is then."""
-        if keep < access.keep_min:
-            self._refuse(
-                request,
-                f"at least {access.keep_min} good snapshots must stay",
-                f"keep at least {access.keep_min}, or lower keep_min in the configuration",
-            )
+        volume.check_keep(keep)
         needed = () if replica.staging is None else (replica.staging.base_id,)
         dropped: set[str] = set()
         # One by one: what was dropped before a failure is on record.
         for count in range(len(replica.snapshots) - 1, keep - 1, -1):
-            dropped |= await self._drop(request, access, count, needed)
+            dropped |= await self._drop(volume, count, needed)
         left = tuple(one for one in replica.snapshots if one.id not in dropped)
         await self._channel.send(Pruned(len(dropped), len(left)))
         return dataclasses.replace(replica, snapshots=left)
 
-    async def _drop(
-        self, request: Open, access: Access, keep: int, needed: tuple[str, ...]
-    ) -> set[str]:
+    async def _drop(self, volume: OpenedVolume, keep: int, needed: tuple[str, ...]) -> set[str]:
+        operation = volume.request.operation
+
         def drop_on_record() -> set[str]:
-            dropped = access.target.prune(keep, needed)
+            dropped = volume.access.target.prune(keep, needed)
             for one in dropped:
-                fields = {"volume": request.volume, "operation": request.operation}
-                self._audit("deleted", {**fields, "id": one.id, "name": one.name})
+                volume.record("deleted", operation=operation, id=one.id, name=one.name)
             return {one.id for one in dropped}
 
         return await self._blocking.run(drop_on_record)

@@ -16,7 +16,7 @@ from blockrep.replication.pulling import SourceAccess
 from blockrep.replication.receiver import Access, AuditSink
 from blockrep.server.pulls import BoundedSource
 from blockrep.storage.interface import SourceVolume, TargetVolume
-from blockrep.storage.locks import VolumeLock
+from blockrep.storage.locks import VolumeLock, lock_key
 
 __all__ = ["Authorize", "Permission", "TargetGate"]
 
@@ -122,7 +122,7 @@ class TargetGate:
     @contextlib.asynccontextmanager
     async def open(self, identity: str, volume: str, operation: str) -> AsyncIterator[Access]:
         """See :class:`blockrep.replication.receiver.VolumeGate`."""
-        async with self._held(identity, volume, operation, "target {}") as permission:
+        async with self._held(identity, volume, operation, "target") as permission:
             yield Access(
                 self._open_target(permission.volume),
                 permission.create,
@@ -138,9 +138,7 @@ class TargetGate:
         self, identity: str, volume: str, target: str
     ) -> AsyncIterator[SourceAccess]:
         """See :class:`blockrep.replication.pulling.SourceGate`."""
-        # The key of a push from this host: braces of the target's are not ours to fill in.
-        key = "source {} to " + target.replace("{", "{{").replace("}", "}}")
-        async with self._held(identity, volume, "pull", key) as permission:
+        async with self._held(identity, volume, "pull", "source", target) as permission:
             source = BoundedSource(
                 self._open_source(permission.volume),
                 volume,
@@ -154,9 +152,9 @@ class TargetGate:
 
     @contextlib.asynccontextmanager
     async def _held(
-        self, identity: str, volume: str, operation: str, key: str
+        self, identity: str, volume: str, operation: str, role: str, held_for: str = ""
     ) -> AsyncIterator[Permission]:
-        """Ask the rules, then hold the lock that ``key`` with the volume's name in it is for."""
+        """Ask the rules, then hold the lock of the volume in its role (:func:`lock_key`)."""
         permission = self._authorize(identity, volume, operation)
         if permission is None:
             self._audit("refused", {"volume": volume, "operation": operation})
@@ -171,7 +169,7 @@ class TargetGate:
         self._opened, self._opened_volume = (identity, volume, operation), permission.volume
         self.idle_since = None
         try:
-            lock = await self._acquire(key.format(permission.volume), holder)
+            lock = await self._acquire(lock_key(role, permission.volume, held_for), holder)
             try:
                 yield permission
             finally:

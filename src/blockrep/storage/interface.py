@@ -258,7 +258,7 @@ class Staging(Protocol):
         """
 
     def reader(self) -> SnapshotReader:
-        """Read the staging volume's present content (adoption compares it)."""
+        """Read what an adoption starts from, before anything is written."""
 
     def close(self) -> None:
         """Close the device; the staging volume stays for a resume."""

@@ -1,4 +1,4 @@
-"""Files: errors say what to do, small files change atomically, reads and writes are whole."""
+"""Files: errors say what to do, reads and writes are whole."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from unittest import mock
 import pytest
 
 from blockrep.errors import NoSpaceError, StorageError
+from blockrep.storage.files import opened_fd, write_full
 from blockrep.storage.image import files, kernel
-from storage.image_volumes import Crashing
-from storage.volumes import CrashError
 
 
 @pytest.mark.parametrize(
@@ -29,26 +28,10 @@ def test_errors_have_their_class(number: int, expected: type[Exception]) -> None
         raise OSError(number, os.strerror(number))
 
 
-def test_a_crash_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
-    path = tmp_path / "state.json"
-    for step in range(1, 20):
-        path.write_bytes(b"old")
-        try:
-            with Crashing(step):
-                files.write_durably(path, b"new, and longer")
-        except CrashError:
-            assert path.read_bytes() in {b"old", b"new, and longer"}
-        else:
-            assert path.read_bytes() == b"new, and longer"
-            assert path.stat().st_mode & 0o777 == 0o600 or step == 1
-            return
-    pytest.fail("it never ends")
-
-
 def test_a_file_that_ends_early_is_told(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"12345")
-    with files.opened_fd(path, os.O_RDONLY) as fd:
+    with opened_fd(path, os.O_RDONLY) as fd:
         buffer = memoryview(bytearray(5))
         assert files.read_full(fd, buffer, 0)
         assert bytes(buffer) == b"12345"
@@ -60,11 +43,11 @@ def test_short_reads_and_writes_go_on(tmp_path: Path) -> None:
     path = tmp_path / "file"
     preadv, pwrite = os.preadv, os.pwrite
     with (
-        files.opened_fd(path, os.O_RDWR | os.O_CREAT) as fd,
+        opened_fd(path, os.O_RDWR | os.O_CREAT) as fd,
         mock.patch.object(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:3], at)),
         mock.patch.object(os, "preadv", lambda fd, parts, at: preadv(fd, [parts[0][:2]], at)),
     ):
-        files.write_full(fd, memoryview(b"0123456789"), 5)
+        write_full(fd, memoryview(b"0123456789"), 5)
         buffer = memoryview(bytearray(10))
         assert files.read_full(fd, buffer, 5)
         assert bytes(buffer) == b"0123456789"
@@ -76,18 +59,11 @@ def test_a_cleared_range_reads_as_zeros(tmp_path: Path, *, can_punch: bool) -> N
     path.write_bytes(b"x" * 3_000_000)
     punch_hole = kernel.punch_hole if can_punch else lambda *_args: False
     with (
-        files.opened_fd(path, os.O_RDWR) as fd,
+        opened_fd(path, os.O_RDWR) as fd,
         mock.patch.object(kernel, "punch_hole", punch_hole),
     ):
         files.clear_range(fd, 1000, 2_500_001)
     assert path.read_bytes() == b"x" * 1000 + bytes(2_500_001) + b"x" * 498_999
-
-
-def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError), files.opened_fd(tmp_path / "link", os.O_RDWR | os.O_CREAT):
-        pass
-    assert not (tmp_path / "victim").exists()
 
 
 def test_the_reserve_is_left_out(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def test_another_file_in_the_replicas_place_is_not_replaced(tmp_path: Path) -> N
                 transfer.target.commit(staging, transfer.digest)
         except CrashError:
             crashed = True
+            volumes.reboot()
         own = volumes.replica.with_name("own")
         volumes.replica.rename(own)
         volumes.make_foreign(b"somebody else's")

@@ -11,8 +11,9 @@ import pytest
 from blockrep.errors import StorageError, VolumeError
 from blockrep.storage.image import scanning
 from blockrep.storage.image.files import FileStamp
-from blockrep.storage.image.readers import CloneReader, FileReader, TableReader
+from blockrep.storage.image.readers import CloneReader, FileReader, ResizedReader, TableReader
 from blockrep.storage.image.table import BLOCK_BYTES, DigestTable
+from storage.transfers import read_all
 
 ID = "0123456789abcdef" * 2
 CONTENT = random.Random(0).randbytes(4 * BLOCK_BYTES + 1000)
@@ -127,3 +128,16 @@ def test_preallocated_space_is_not_data(mounted_directory: Path) -> None:
     with CloneReader(path, 1 << 20) as reader:
         extents = list(reader.allocated())
     assert [(one.offset_bytes, one.length_bytes) for one in extents] == [(0, 8192)]
+
+
+@pytest.mark.parametrize("size", [500, 1000, 70_000])
+def test_a_file_is_read_as_if_it_had_another_size(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT[:1000])
+    with ResizedReader(path, 1000, size) as reader:
+        assert read_all(reader) == CONTENT[: min(size, 1000)].ljust(size, b"\0")
+        part = memoryview(bytearray(400))
+        reader.read_into(size - 400, part)
+        assert part == CONTENT[:1000].ljust(size, b"\0")[size - 400 : size]
+        assert all(one.end_bytes <= size for one in reader.allocated())
+        assert next(reader.allocated()).offset_bytes == 0

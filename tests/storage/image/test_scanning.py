@@ -10,8 +10,8 @@ import pytest
 
 from blockrep.errors import StorageError
 from blockrep.model.extents import Extent, ExtentKind
+from blockrep.storage.files import opened_fd
 from blockrep.storage.image import kernel, scanning
-from blockrep.storage.image.files import opened_fd
 from blockrep.storage.image.table import BLOCK_BYTES, Blocks, DigestTable
 
 ID = "0123456789abcdef" * 2

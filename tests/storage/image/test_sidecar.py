@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from blockrep.errors import VolumeError
 from blockrep.model.names import VolumeName
+from blockrep.storage.image import kernel
 from blockrep.storage.image.sidecar import ImageFile
 
 
@@ -101,3 +103,46 @@ def test_probing_leaves_nothing_behind(tmp_path: Path) -> None:
     image(tmp_path / "disk.img").can_clone()
     assert not list(tmp_path.iterdir())
     assert not image(tmp_path / "nowhere" / "disk.img").can_clone()
+
+
+@pytest.mark.root
+def test_where_files_share_blocks_and_tell_where_is_found_out(mount_point: Path) -> None:
+    assert image(mount_point / "disk.img").can_clone() == (mount_point.name != "ext4")
+
+
+@pytest.mark.parametrize(
+    "physical_of",
+    [lambda logical, _file: logical, lambda _logical, _file: 0, lambda _logical, file: file << 20],
+    ids=["as logical", "none", "own for each file"],
+)
+def test_maps_that_tell_nothing_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, physical_of: Callable[[int, int], int]
+) -> None:
+    """A network file system may clone, and tell any place: every delta would be empty, or all."""
+
+    def raw_extents(fd: int, size_bytes: int) -> Iterator[kernel.RawExtent]:
+        yield kernel.RawExtent(0, physical_of(0, os.fstat(fd).st_ino), size_bytes, 1)
+
+    def clone(source_fd: int, target_fd: int) -> None:
+        os.pwrite(target_fd, os.pread(source_fd, 1 << 20, 0), 0)
+
+    monkeypatch.setattr(kernel, "clone", clone)
+    monkeypatch.setattr(kernel, "raw_extents", raw_extents)
+    assert not image(tmp_path / "disk.img").can_clone()
+
+
+def test_maps_that_tell_places_are_relied_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: dict[bytes, int] = {}
+
+    def raw_extents(fd: int, size_bytes: int) -> Iterator[kernel.RawExtent]:
+        place = places.setdefault(os.pread(fd, size_bytes, 0), 1 + len(places))
+        yield kernel.RawExtent(0, place << 20, size_bytes, 1)
+
+    def clone(source_fd: int, target_fd: int) -> None:
+        os.pwrite(target_fd, os.pread(source_fd, 1 << 20, 0), 0)
+
+    monkeypatch.setattr(kernel, "clone", clone)
+    monkeypatch.setattr(kernel, "raw_extents", raw_extents)
+    assert image(tmp_path / "disk.img").can_clone()

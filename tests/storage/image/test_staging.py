@@ -12,7 +12,7 @@ from blockrep.model.extents import Extent, ExtentKind, ExtentSummary
 from blockrep.model.snapshots import Space
 from blockrep.storage.image.staging import ImageStaging, refuse_without_room
 from storage.image_volumes import ImageVolumes
-from storage.transfers import Transfer
+from storage.transfers import Transfer, read_all
 
 PLAN = ExtentSummary(1, 1000, 0, bytes(32))
 
@@ -73,3 +73,18 @@ def test_need_and_room_are_compared(
         return
     with pytest.raises(NoSpaceError, match="nothing was changed"):
         refuse_without_room(content, plan, chunks, space, Path("/x/y"))
+
+
+def test_what_an_adoption_starts_from_is_read_before_it_is_written(tmp_path: Path) -> None:
+    volumes = ImageVolumes(tmp_path)
+    if volumes.clones:
+        pytest.skip("no redo files on this file system")
+    volumes.make_foreign(b"x" * 1000)
+    transfer = Transfer(volumes, None, mode="adopt")
+    staging = transfer.target.begin(dataclasses.replace(transfer.request, plan=None))
+    with staging.reader() as reader:
+        assert read_all(reader) == (b"x" * 1000).ljust(transfer.new.size_bytes, b"\0")
+    staging.write(0, memoryview(b"y"))
+    with pytest.raises(InternalError):
+        staging.reader()
+    staging.close()

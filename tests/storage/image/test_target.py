@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from blockrep.errors import InternalError, NoSpaceError, VolumeError
+from blockrep.errors import (
+    DivergedError,
+    InternalError,
+    NoSpaceError,
+    StorageError,
+    VolumeError,
+)
 from blockrep.model.extents import Extent
 from blockrep.model.names import VolumeName
+from blockrep.model.snapshots import Replica, Snapshot
 from blockrep.storage.image.target import ImageTarget
 from blockrep.storage.memory import MemoryHost, MemoryTarget
 from storage.image_volumes import Crashing, ImageVolumes
 from storage.mounts import MIB, CannotMountError, mounted
-from storage.transfers import Transfer, adopt, change_live, push
+from storage.transfers import Transfer, adopt, change_live, new_id, push
 from storage.volumes import CrashError
 
 
@@ -45,6 +54,7 @@ def test_a_crash_anywhere_in_the_first_push(tmp_path: Path, mode: str) -> None:
                 target.commit(staging, transfer.digest)
         except CrashError:
             crashed = True
+            volumes.reboot()
         else:
             crashed = False
         replica = volumes.target().inspect()
@@ -99,24 +109,106 @@ def test_permissions_keep_strangers_out(volumes: ImageVolumes) -> None:
             assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_a_damaged_redo_file_is_not_copied_in(volumes: ImageVolumes) -> None:
-    if volumes.clones:
+def committed_not_published(
+    directory: Path, mode: str, kill: Callable[[ImageVolumes], bool]
+) -> Iterator[tuple[ImageVolumes, Snapshot, Transfer, Replica]]:
+    """Crash anywhere in a commit, let something happen to the disk, look.
+
+    Yields the volumes, the base, the transfer, and the replica if there was something to happen to.
+    """
+    for step in range(1, 100):
+        (directory / str(step)).mkdir()
+        volumes = ImageVolumes(directory / str(step))
+        base = push(volumes, None)
+        volumes.write_live(0, random.Random(3).randbytes(50_000))
+        transfer = Transfer(volumes, base if mode == "incremental" else None)
+        staging = transfer.target.begin(transfer.request)
+        transfer.stream(staging)
+        try:
+            with Crashing(step):
+                transfer.target.commit(staging, transfer.digest)
+        except CrashError:
+            volumes.reboot()
+        else:
+            return
+        if kill(volumes):
+            yield volumes, base, transfer, volumes.target().inspect()
+    pytest.fail("it never ends")
+
+
+def finish_by(volumes: ImageVolumes, transfer: Transfer, mode: str) -> None:
+    volumes.source().remove_snapshot(transfer.new)
+    if mode == "adopt":
+        adopt(volumes)
+    else:
+        push(volumes, None)
+    assert volumes.read_replica() == volumes.read_live()
+    replica = volumes.target().inspect()
+    assert not replica.drifted
+    assert replica.snapshots
+
+
+@pytest.mark.parametrize("mode", ["full", "incremental"])
+def test_a_replica_that_is_removed_before_its_snapshot_is_published(
+    tmp_path: Path, mode: str
+) -> None:
+    def remove(volumes: ImageVolumes) -> bool:
+        volumes.replica.unlink()
+        return True
+
+    gone = 0
+    for volumes, _, transfer, replica in committed_not_published(tmp_path, mode, remove):
+        if replica.exists:  # a clone, or a new file, was there to take its place
+            assert not replica.drifted
+            if replica.snapshots[-1].id == transfer.new.id:
+                assert volumes.read_replica() == transfer.content
+            continue
+        gone += 1
+        assert (replica.owned, replica.snapshots) == (False, ())
+        finish_by(volumes, transfer, "full")
+    assert gone or ImageVolumes(_made(tmp_path / "probe")).clones
+
+
+@pytest.mark.parametrize("mode", ["adopt", "full"])
+def test_a_damaged_redo_file_is_not_copied_in(tmp_path: Path, mode: str) -> None:
+    if ImageVolumes(_made(tmp_path / "probe")).clones:
         pytest.skip("no redo files on this file system")
-    base = push(volumes, None)
-    before = volumes.read_replica()
-    volumes.write_live(0, random.Random(3).randbytes(50_000))
-    transfer = Transfer(volumes, base)
-    staging = transfer.target.begin(transfer.request)
-    transfer.stream(staging)
-    with pytest.raises(CrashError), Crashing(9):
-        transfer.target.commit(staging, transfer.digest)
-    staging.close()
-    (path,) = (one for one in volumes.replica.parent.rglob("*.redo") if one.stem != "staging")
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
-    if (path.with_suffix(".json")).exists():
-        with pytest.raises(Exception, match="damaged"):
-            volumes.target().inspect()
-        assert volumes.read_replica() == before
+
+    def damage(volumes: ImageVolumes) -> bool:
+        found = [one for one in volumes.replica.parent.rglob("*.redo") if one.stem != "staging"]
+        for path in found:
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        return any(one.with_suffix(".json").exists() for one in found)
+
+    damaged = 0
+    for volumes, base, transfer, replica in committed_not_published(
+        tmp_path, "incremental", damage
+    ):
+        if not replica.drifted:  # it was copied in before
+            assert volumes.read_replica() == transfer.content
+            continue
+        damaged += 1
+        content = volumes.read_replica()
+        assert (replica.exists, replica.owned) == (True, True)
+        assert transfer.new.id not in {one.id for one in replica.snapshots}
+        with pytest.raises(StorageError, match="damaged"):
+            volumes.target().open_snapshot(transfer.new.id)
+        for base_id in (base.id, transfer.new.id):
+            request = dataclasses.replace(
+                transfer.request, base_id=base_id, snapshot_id=new_id(), sequence=3
+            )
+            with pytest.raises(DivergedError):
+                volumes.target().begin(request)
+        volumes.target().prune(1, ())
+        assert volumes.target().inspect().snapshots == replica.snapshots
+        assert volumes.read_replica() == content
+        finish_by(volumes, transfer, mode)
+    assert damaged > 1
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
 
 
 @pytest.mark.root
@@ -176,3 +268,47 @@ def test_adoption_may_be_repeated(volumes: ImageVolumes) -> None:
     volumes.tamper(5, b"tampered")
     adopt(volumes)
     assert volumes.read_replica() == volumes.read_live()
+
+
+def opened_during_the_transfer(volumes: ImageVolumes, flags: int) -> None:
+    """Copying in would change the file under a reader; a rename would lose a writer's data."""
+    base = push(volumes, None)
+    before = volumes.read_replica()
+    change_live(volumes, random.Random(0))
+    transfer = Transfer(volumes, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging, save_every=1)
+    try:
+        fd = os.open(volumes.replica, flags)
+    except PermissionError:
+        pytest.skip("only root opens a read-only file for writing")
+    try:
+        with pytest.raises(VolumeError, match="it is open"):
+            transfer.target.commit(staging, transfer.digest)
+        assert os.pread(fd, len(before) + 1, 0) == before
+    finally:
+        os.close(fd)
+    staging.close()
+    assert volumes.read_replica() == before
+
+    resumed = Transfer(volumes, base, new=transfer.new)
+    staging = resumed.target.begin(resumed.request)
+    assert staging.info.cursor_bytes == max(one.end_bytes for one in transfer.plan)
+    assert resumed.stream(staging) == 0
+    resumed.finish(staging)
+    assert volumes.read_replica() == transfer.content
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR], ids=["reader", "writer"])
+def test_a_replica_opened_during_the_transfer_stays_as_it_is(
+    volumes: ImageVolumes, flags: int
+) -> None:
+    if volumes.clones and flags == os.O_RDONLY:
+        pytest.skip("a reader keeps the file that it has opened")
+    opened_during_the_transfer(volumes, flags)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR], ids=["reader", "writer"])
+def test_the_same_on_file_systems_of_both_ways(mounted_directory: Path, flags: int) -> None:
+    test_a_replica_opened_during_the_transfer_stays_as_it_is(ImageVolumes(mounted_directory), flags)

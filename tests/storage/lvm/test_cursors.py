@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blockrep.errors import StorageError
-from blockrep.storage.lvm.cursors import Cursor, CursorFile, write_durably
+from blockrep.storage.lvm.cursors import Cursor, CursorFile, save_state
 
 PLAN, OTHER = b"p" * 32, b"o" * 32
 CURSOR = Cursor(123456, b"c" * 32)
@@ -48,8 +48,9 @@ def test_content_and_name_are_synced_in_this_order(
         seen.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    write_durably(path, b"content")
-    assert seen == [f"{path}.tmp", str(path.parent)]
+    save_state(path, b"content")
+    # The name of the folder, the content, the name.
+    assert seen == [str(tmp_path), f"{path}.tmp", str(path.parent)]
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_bytes() == b"content"
 
@@ -58,12 +59,12 @@ def test_a_full_file_system_is_an_error_and_keeps_the_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
-    write_durably(path, b"old")
+    save_state(path, b"old")
 
     def fail(_fd: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(StorageError, match="No space left"):
-        write_durably(path, b"new")
+        save_state(path, b"new")
     assert path.read_bytes() == b"old"

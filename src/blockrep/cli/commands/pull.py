@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from blockrep.cli.graph import client_graph
 from blockrep.cli.rendering import sink_for
@@ -15,8 +16,9 @@ from blockrep.cli.running import (
     volume_of,
 )
 from blockrep.client import pulling
-from blockrep.client.retrying import retrying
+from blockrep.client.retrying import Remaining, retrying
 from blockrep.errors import UsageError
+from blockrep.model.lineage import Wish
 from blockrep.replication.receiver import ReceiverLimits
 
 __all__ = ["run"]
@@ -30,6 +32,7 @@ def run(options: argparse.Namespace) -> int:
     source = target_of(options.source, settings)
     target = volume_of(options.target, "TARGET")
     server = settings.server
+    remaining = Remaining(Wish(full=options.full, adopt=options.adopt, shrink=options.shrink))
     pull_options = pulling.PullOptions(
         ReceiverLimits(
             server.max_payload_bytes,
@@ -38,9 +41,7 @@ def run(options: argparse.Namespace) -> int:
             server.peer_timeout_seconds,
         ),
         keep=options.keep,
-        full=options.full,
-        adopt=options.adopt,
-        shrink=options.shrink,
+        wish=remaining.wish,
         compress=options.compress,
         bytes_per_second=rate_of(options.bwlimit),
     )
@@ -49,7 +50,13 @@ def run(options: argparse.Namespace) -> int:
         with client_graph(settings) as context:
             run_operation(
                 retrying(
-                    lambda sink: pulling.pull(context, source, target, pull_options, sink),
+                    lambda sink: pulling.pull(
+                        context,
+                        source,
+                        target,
+                        dataclasses.replace(pull_options, wish=remaining.wish),
+                        remaining.watched(sink),
+                    ),
                     retry_policy(settings) if options.retry else None,
                     sink,
                 )

@@ -19,7 +19,7 @@ from blockrep.cli.running import (
     target_of,
 )
 from blockrep.client import operations
-from blockrep.client.retrying import retrying
+from blockrep.client.retrying import Remaining, retrying
 from blockrep.model.lineage import Wish
 from blockrep.replication.push import DryRun, PushOptions
 
@@ -31,10 +31,11 @@ def run(options: argparse.Namespace) -> int:
     source = source_of(options)
     settings = settings_of(options)
     target = target_of(options.target, settings)
+    remaining = Remaining(Wish(full=options.full, adopt=options.adopt, shrink=options.shrink))
     push_options = PushOptions(
         target=str(target),
         volume=str(target.volume),
-        wish=Wish(full=options.full, adopt=options.adopt, shrink=options.shrink),
+        wish=remaining.wish,
         bytes_per_second=rate_of(options.bwlimit),
         compression=compression_of(options),
         page_delta=options.page_delta,
@@ -51,7 +52,12 @@ def run(options: argparse.Namespace) -> int:
             _, verification = run_operation(
                 retrying(
                     lambda sink: operations.push(
-                        context, source, target, push_options, sink, verify_after=options.verify
+                        context,
+                        source,
+                        target,
+                        dataclasses.replace(push_options, wish=remaining.wish),
+                        remaining.watched(sink),
+                        verify_after=options.verify,
                     ),
                     retry_policy(settings) if options.retry else None,
                     sink,

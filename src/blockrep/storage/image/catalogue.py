@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blockrep.storage.image.files import io_errors, remove_file, sync_directory
+from blockrep.storage.files import sync_directory
+from blockrep.storage.image.files import io_errors, remove_file
 from blockrep.storage.image.records import (
     GoodRecord,
     Published,
@@ -74,6 +75,21 @@ class Catalogue:
     def published(self) -> Published | None:
         """Return what the replica shows."""
         return read_record(self._published_path, Published)
+
+    def is_published(self, record: GoodRecord) -> bool:
+        """Tell whether the replica shows a good snapshot, or did when we last wrote it."""
+        published = self.published()
+        return (
+            published is not None
+            and published.snapshot_id == record.snapshot.id
+            and published.stamp is not None
+        )
+
+    def needs_replica(self, record: GoodRecord) -> bool:
+        """Tell whether the content of a good snapshot is the replica, or rests on it."""
+        if record.content == "file":
+            return not self.content(record.snapshot.id).exists()
+        return record.content == "replica"
 
     def write_published(self, record: Published) -> None:
         """Record what the replica shows."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from blockrep.errors import BlockrepError, NoSpaceError, StorageError
 from blockrep.model.snapshots import Space
+from blockrep.storage.files import opened_fd, write_full
 from blockrep.storage.image import kernel
 
 __all__ = [
@@ -22,14 +23,10 @@ __all__ = [
     "clear_range",
     "clone_file",
     "io_errors",
-    "opened_fd",
     "read_full",
     "remove_file",
     "space_of",
     "storage_error",
-    "sync_directory",
-    "write_durably",
-    "write_full",
 ]
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
@@ -85,32 +82,6 @@ def io_errors(what: str, where: str | Path) -> Iterator[None]:
         raise storage_error(error, what, where) from error
 
 
-@contextlib.contextmanager
-def opened_fd(path: str | Path, flags: int, mode: int = 0o600) -> Iterator[int]:
-    """Open a file (never through a symbolic link, never blocking on a FIFO) and close it."""
-    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names that were created, renamed or removed in a directory durable."""
-    with opened_fd(directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
-        os.fsync(fd)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace a small file atomically: after a crash it has its old content or this."""
-    temporary = path.with_name(path.name + ".tmp")
-    with opened_fd(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as fd:
-        write_full(fd, memoryview(content), 0)
-        os.fsync(fd)
-    temporary.replace(path)
-    sync_directory(path.parent)
-
-
 def remove_file(path: Path) -> None:
     """Remove a file that may be gone already."""
     path.unlink(missing_ok=True)
@@ -140,13 +111,6 @@ def read_full(fd: int, buffer: memoryview, offset_bytes: int) -> bool:
             return False
         done += count
     return True
-
-
-def write_full(fd: int, data: memoryview, offset_bytes: int) -> None:
-    """Write all of the data."""
-    done = os.pwrite(fd, data, offset_bytes)
-    while done < len(data):
-        done += os.pwrite(fd, data[done:], offset_bytes + done)
 
 
 def clear_range(fd: int, offset_bytes: int, length_bytes: int) -> None:

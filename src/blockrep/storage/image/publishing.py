@@ -14,15 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from blockrep.errors import VolumeError
+from blockrep.storage.files import opened_fd, sync_directory
 from blockrep.storage.image.catalogue import Catalogue
-from blockrep.storage.image.files import (
-    FileStamp,
-    clone_file,
-    io_errors,
-    opened_fd,
-    remove_file,
-    sync_directory,
-)
+from blockrep.storage.image.files import FileStamp, clone_file, io_errors, remove_file
 from blockrep.storage.image.records import GoodRecord, Published
 from blockrep.storage.image.redo import RedoLog
 from blockrep.storage.image.sidecar import ImageFile
@@ -45,16 +39,12 @@ class Publisher:
 
         Raises:
             VolumeError: something else is in the replica's place.
+            DamagedRedoError: its content is lost; nothing was changed.
             NoSpaceError, StorageError: it could not be finished; the snapshot stays committed.
         """
-        published = self._catalogue.published()
-        if (
-            published is None
-            or published.snapshot_id != good.snapshot.id
-            or published.stamp is None
-        ):
+        if not self._catalogue.is_published(good):
             with io_errors("publishing failed", self._image.path):
-                self._publish(good, published)
+                self._publish(good, self._catalogue.published())
             self._catalogue.write_published(Published(good.snapshot.id, self._stamp()))
         self._tidy(good)
 
@@ -68,12 +58,6 @@ class Publisher:
         self._catalogue.write_published(Published(good.snapshot.id, self._stamp()))
 
     def _publish(self, good: GoodRecord, published: Published | None) -> None:
-        if good.content != "clone":
-            # The older one is the replica that is about to change: it ceases to be, now that there
-            # is a newer.
-            for older in self._catalogue.goods():
-                if older.order < good.order:
-                    self._catalogue.drop_good(older)
         if good.content == "clone":
             fresh = self._image.directory / "publishing.img"
             clone_file(self._catalogue.content(good.snapshot.id), fresh)
@@ -81,6 +65,7 @@ class Publisher:
         elif good.content == "file":
             fresh = self._catalogue.content(good.snapshot.id)
             if fresh.exists():
+                self._drop_older(good)
                 self._rename(fresh, good, published)
             else:
                 self._check_place(
@@ -88,6 +73,12 @@ class Publisher:
                 )  # an interrupted attempt came as far as the rename
         else:
             self._copy_in(good, published)
+
+    def _drop_older(self, good: GoodRecord) -> None:
+        """Forget the snapshot that is the replica, which is about to change: there is a newer."""
+        for older in self._catalogue.goods():
+            if older.order < good.order:
+                self._catalogue.drop_good(older)
 
     def _rename(self, fresh: Path, good: GoodRecord, published: Published | None) -> None:
         current = self._check_place(good, published)
@@ -113,6 +104,7 @@ class Publisher:
         path = self._catalogue.content(good.snapshot.id, "redo")
         redo = RedoLog(path, good.redo_key, good.redo_bytes)
         with contextlib.closing(redo), self._opened_replica(current) as fd:
+            self._drop_older(good)
             os.ftruncate(fd, good.snapshot.size_bytes)
             redo.copy_into(fd)
             os.fsync(fd)

@@ -16,7 +16,7 @@ from blockrep.storage.image import fiemap, kernel, scanning
 from blockrep.storage.image.files import FileStamp, io_errors, read_full, storage_error
 from blockrep.storage.image.table import BLOCK_BYTES, DIGEST_BYTES, UNKNOWN, DigestTable
 
-__all__ = ["CloneReader", "FileReader", "TableReader", "changed_error"]
+__all__ = ["CloneReader", "FileReader", "ResizedReader", "TableReader", "changed_error"]
 
 
 def changed_error(path: Path) -> VolumeError:
@@ -95,6 +95,27 @@ class CloneReader(FileReader):
         """Yield what the clone maps."""
         with io_errors("its extent map cannot be read", self._path):
             yield from fiemap.mapped_extents(self._fd, self.size_bytes)
+
+
+class ResizedReader(FileReader):
+    """Reads a file as it will be once it is cut, or grown by zeros, to another size.
+
+    Args:
+        path: the file.
+        file_bytes: its size now.
+        size_bytes: that size.
+    """
+
+    def __init__(self, path: Path, file_bytes: int, size_bytes: int) -> None:
+        super().__init__(path, size_bytes)
+        self._file_bytes = file_bytes
+
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        """See :class:`blockrep.storage.interface.SnapshotReader`."""
+        in_file = max(0, min(len(buffer), self._file_bytes - offset_bytes))
+        if in_file:
+            super().read_into(offset_bytes, buffer[:in_file])
+        buffer[in_file:] = bytes(len(buffer) - in_file)
 
 
 class TableReader(FileReader):

@@ -7,6 +7,7 @@
                            under what <id>.redo holds
     target/staging.json    an unfinished transfer; its content: staging.img or staging.redo
     target/published.json  which good snapshot the replica shows
+    target/lock            held by whoever changes any of these (see holding.py)
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import TypeVar
 from blockrep.errors import VolumeError
 from blockrep.model.extents import ExtentSummary
 from blockrep.model.snapshots import Snapshot, StagingInfo
-from blockrep.storage.image.files import FileStamp, io_errors, write_durably
+from blockrep.storage.files import write_durably
+from blockrep.storage.image.files import FileStamp, io_errors
 from blockrep.storage.interface import BeginRequest
 
 __all__ = [

@@ -14,15 +14,15 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
 
 from blockrep.errors import StorageError
-from blockrep.storage.image.files import clear_range, read_full, write_full
+from blockrep.storage.files import write_full
+from blockrep.storage.image.files import clear_range, read_full
 
-__all__ = ["MAX_RECORD_BYTES", "Record", "RedoLog"]
+__all__ = ["MAX_RECORD_BYTES", "DamagedRedoError", "RedoLog"]
 
 MAX_RECORD_BYTES = 1024 * 1024
 
@@ -33,21 +33,8 @@ _DIGEST_BYTES = 16
 _HEADER_BYTES = _FIELDS.size + _DIGEST_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record.
-
-    What it does to the volume, and where its data lies in the file (0 for a clear).
-    """
-
-    offset_bytes: int
-    length_bytes: int
-    data_offset: int
-
-    @property
-    def end_bytes(self) -> int:
-        """First byte of the volume after the record's range."""
-        return self.offset_bytes + self.length_bytes
+class DamagedRedoError(StorageError):
+    """Of what was synced, not all is intact."""
 
 
 class RedoLog:
@@ -59,7 +46,7 @@ class RedoLog:
         durable_bytes: what was synced and must be intact; what follows is dropped. 0: a new file.
 
     Raises:
-        StorageError: less than that is intact.
+        DamagedRedoError: less than that is intact.
         OSError: the file cannot be used.
     """
 
@@ -79,17 +66,21 @@ class RedoLog:
 
     def _check_durable(self, durable_bytes: int) -> None:
         intact_bytes = 0
-        for _, _, end in self._replay():
+        for _, _, _, end in self._replay():
             if intact_bytes >= durable_bytes:
                 break
             intact_bytes = end
         if intact_bytes != durable_bytes:
-            raise StorageError(
+            raise DamagedRedoError(
                 f"what was synced is damaged from byte {intact_bytes} on",
                 where=str(self._path),
                 safe="the good snapshot is untouched unless this very file was being copied in",
                 next_step="check the disk; then push with --adopt",
             )
+
+    def is_at(self, path: Path) -> bool:
+        """Tell whether this file is what lies there. Raises OSError."""
+        return os.path.samestat(os.fstat(self._fd), path.lstat())
 
     def close(self) -> None:
         """Close the file."""
@@ -122,28 +113,19 @@ class RedoLog:
         os.fdatasync(self._fd)
         return covered_bytes
 
-    def records(self) -> Iterator[Record]:
-        """Yield the records from the start. Raises OSError."""
-        for record, _, _ in self._replay():
-            yield record
-
-    def read(self, record: Record, skip_bytes: int, buffer: memoryview) -> bool:
-        """Read a part of what a record writes; False if the file ends early. Raises OSError."""
-        if not record.data_offset:
-            buffer[:] = bytes(len(buffer))
-            return True
-        return read_full(self._fd, buffer, record.data_offset + skip_bytes)
-
     def copy_into(self, fd: int) -> None:
         """Do all that the records say to a file. Raises OSError."""
-        for record, data, _ in self._replay():
-            if record.data_offset:
-                write_full(fd, data, record.offset_bytes)
+        for offset, length, data, _ in self._replay():
+            if data is None:
+                clear_range(fd, offset, length)
             else:
-                clear_range(fd, record.offset_bytes, record.length_bytes)
+                write_full(fd, data, offset)
 
-    def _replay(self) -> Iterator[tuple[Record, memoryview, int]]:
-        """Yield each intact record, its data (valid until the next), and where it ends."""
+    def _replay(self) -> Iterator[tuple[int, int, memoryview | None, int]]:
+        """Yield (offset, length, data, end) of each intact record.
+
+        The data, None for a clear, is valid until the next; ``end`` is in the redo file.
+        """
         view = memoryview(bytearray(MAX_RECORD_BYTES))
         position = 0
         while True:
@@ -159,9 +141,8 @@ class RedoLog:
                 return
             if self._digest(header[: _FIELDS.size], data) != header[_FIELDS.size :]:
                 return
-            data_offset = position + _HEADER_BYTES if kind == _WRITE else 0
             position += _HEADER_BYTES + data_bytes
-            yield Record(offset, length, data_offset), data, position
+            yield offset, length, data if kind == _WRITE else None, position
 
     def _digest(self, fields: bytes, data: memoryview) -> bytes:
         # In two steps: joining the fields and the data would copy the data.

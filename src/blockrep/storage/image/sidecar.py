@@ -14,9 +14,11 @@ import stat
 from pathlib import Path
 
 from blockrep.errors import VolumeError
+from blockrep.model.extents import Extent
 from blockrep.model.names import VolumeName
-from blockrep.storage.image import kernel
-from blockrep.storage.image.files import io_errors, opened_fd, sync_directory, write_full
+from blockrep.storage.files import make_directories, opened_fd, write_full
+from blockrep.storage.image import fiemap, kernel
+from blockrep.storage.image.files import io_errors
 
 __all__ = ["DIRECTORY_NAME", "ImageFile"]
 
@@ -79,16 +81,28 @@ class ImageFile:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def can_clone(self) -> bool:
-        """Tell, by trying on nameless files, whether files here share blocks and tell where."""
+        """Tell, by trying on nameless files, whether files here share blocks and tell where.
+
+        There are file systems that clone, but whose extent maps tell no places (Linux' SMB client
+        says that every file lies at its own offsets): what is relied on must be seen.
+        """
         flags = os.O_TMPFILE | os.O_RDWR
+        whole = [Extent(0, _PROBE_BYTES)]
         try:
             with (
                 opened_fd(self.path.parent, flags) as source,
-                opened_fd(self.path.parent, flags) as target,
+                opened_fd(self.path.parent, flags) as other,
+                opened_fd(self.path.parent, flags) as cloned,
             ):
-                write_full(source, memoryview(b"probe".ljust(_PROBE_BYTES)), 0)
-                kernel.clone(source, target)
-                return len(list(kernel.raw_extents(target, _PROBE_BYTES))) == 1
+                for fd in (source, other):
+                    # Nothing that compresses, or that lies there already.
+                    write_full(fd, memoryview(os.urandom(_PROBE_BYTES)), 0)
+                kernel.clone(source, cloned)
+                of_clone, of_other = (
+                    list(fiemap.clone_delta(source, _PROBE_BYTES, fd, _PROBE_BYTES))
+                    for fd in (cloned, other)
+                )
+                return not of_clone and of_other == whole
         except OSError:
             # Not supported; or no room, no permission: what comes next runs into that, too, and
             # explains it.
@@ -96,11 +110,8 @@ class ImageFile:
 
     def make_directory(self) -> None:
         """Create the directory of ours, durably, for our eyes only."""
-        for directory in self._directories():
-            with io_errors("its directory cannot be made", directory):
-                if not directory.exists():
-                    directory.mkdir(mode=0o700)
-                    sync_directory(directory.parent)
+        with io_errors("its directory cannot be made", self.directory):
+            make_directories(self.directory)
         self._check_directories()
 
     def _directories(self) -> tuple[Path, ...]:

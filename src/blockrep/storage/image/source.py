@@ -20,15 +20,9 @@ from blockrep.errors import BlockrepError
 from blockrep.model.extents import Extent
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Snapshot, VolumeInfo
+from blockrep.storage.files import opened_fd, sync_directory
 from blockrep.storage.image import fiemap, kernel, scanning
-from blockrep.storage.image.files import (
-    FileStamp,
-    clone_file,
-    io_errors,
-    opened_fd,
-    remove_file,
-    sync_directory,
-)
+from blockrep.storage.image.files import FileStamp, clone_file, io_errors, remove_file
 from blockrep.storage.image.readers import CloneReader, FileReader, TableReader, changed_error
 from blockrep.storage.image.records import SourceRecord, read_record, write_record
 from blockrep.storage.image.sidecar import ImageFile

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -15,16 +16,15 @@ from blockrep.errors import BlockrepError, InternalError, NoSpaceError, StorageE
 from blockrep.model.extents import Extent, ExtentSummary
 from blockrep.model.snapshots import Space, StagingInfo
 from blockrep.protocol.chain import first_chain
+from blockrep.storage.files import write_full
 from blockrep.storage.image.files import (
     clear_range,
     io_errors,
     remove_file,
     space_of,
     storage_error,
-    write_full,
 )
-from blockrep.storage.image.overlay import OverlayReader
-from blockrep.storage.image.readers import FileReader
+from blockrep.storage.image.readers import FileReader, ResizedReader
 from blockrep.storage.image.records import StagingRecord, write_record
 from blockrep.storage.image.redo import RedoLog
 
@@ -48,6 +48,9 @@ class Content(Protocol):
 
     def reader(self) -> FileReader:
         """Read the present content."""
+
+    def is_at(self, path: Path) -> bool:
+        """Tell whether the open file is what lies there."""
 
     def close(self) -> None:
         """Close the file."""
@@ -78,6 +81,10 @@ class FileContent:
         """See :class:`Content`."""
         return FileReader(self._path, self._size_bytes)
 
+    def is_at(self, path: Path) -> bool:
+        """See :class:`Content`."""
+        return os.path.samestat(os.fstat(self._fd), path.lstat())
+
     def close(self) -> None:
         """See :class:`Content`."""
         os.close(self._fd)
@@ -105,8 +112,14 @@ class RedoContent:
         return self._redo.sync()
 
     def reader(self) -> FileReader:
+        """See :class:`Content`: an adoption reads before it writes."""
+        if self._redo.end_bytes:
+            raise InternalError("a redo file cannot be read as a volume", where=str(self._replica))
+        return ResizedReader(self._replica, self._replica_bytes, self._size_bytes)
+
+    def is_at(self, path: Path) -> bool:
         """See :class:`Content`."""
-        return OverlayReader(self._replica, self._replica_bytes, self._redo, self._size_bytes)
+        return self._redo.is_at(path)
 
     def close(self) -> None:
         """See :class:`Content`."""
@@ -121,16 +134,23 @@ class ImageStaging:
         path: where that record lies.
         content: where the data goes.
         reserve_percent: of the file system, to be left free.
+        let_go: called once when it is closed.
     """
 
     def __init__(
-        self, record: StagingRecord, path: Path, content: Content, reserve_percent: int
+        self,
+        record: StagingRecord,
+        path: Path,
+        content: Content,
+        reserve_percent: int,
+        let_go: Callable[[], None],
     ) -> None:
         self.record = record
         self.info: StagingInfo = record.info
         self._path = path
         self._content = content
         self._reserve_percent = reserve_percent
+        self._let_go = let_go
         self._durable_bytes = record.durable_bytes
         self._poison: BlockrepError | None = None
         self._closed = False
@@ -207,9 +227,18 @@ class ImageStaging:
 
     def close(self) -> None:
         """Close the file. May be called again."""
-        if not self._closed:
-            self._closed = True
+        if self._closed:
+            return
+        self._closed = True
+        try:
             self._content.close()
+        finally:
+            self._let_go()
+
+    def is_at(self, path: Path) -> bool:
+        """Tell whether what was written lies at a path. Raises StorageError."""
+        with io_errors("the staging volume cannot be looked at", path):
+            return self._content.is_at(path)
 
     def synced_record(self) -> StagingRecord:
         """Sync for the last time; return the record with the length of the redo file."""

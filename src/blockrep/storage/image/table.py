@@ -26,7 +26,8 @@ from typing import Self
 import xxhash
 
 from blockrep.errors import VolumeError
-from blockrep.storage.image.files import read_full, write_full
+from blockrep.storage.files import write_full
+from blockrep.storage.image.files import read_full
 
 __all__ = ["BLOCK_BYTES", "DIGEST_BYTES", "UNKNOWN", "Blocks", "DigestTable"]
 

@@ -14,6 +14,7 @@ was committed before it describes anything.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import secrets
 from collections.abc import Collection
@@ -22,21 +23,15 @@ from blockrep.errors import DivergedError, InternalError
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Replica, Snapshot, VolumeInfo
 from blockrep.protocol.chain import first_chain
+from blockrep.storage.files import opened_fd, sync_directory
 from blockrep.storage.image import fiemap, kernel
 from blockrep.storage.image.catalogue import Catalogue
-from blockrep.storage.image.files import (
-    FileStamp,
-    clone_file,
-    io_errors,
-    opened_fd,
-    remove_file,
-    space_of,
-    sync_directory,
-)
+from blockrep.storage.image.files import FileStamp, clone_file, io_errors, remove_file, space_of
+from blockrep.storage.image.holding import Hold
 from blockrep.storage.image.publishing import Publisher
 from blockrep.storage.image.readers import CloneReader, FileReader
 from blockrep.storage.image.records import GoodRecord, StagingRecord, write_record
-from blockrep.storage.image.redo import RedoLog
+from blockrep.storage.image.redo import DamagedRedoError, RedoLog
 from blockrep.storage.image.sidecar import ImageFile
 from blockrep.storage.image.staging import (
     Content,
@@ -49,6 +44,8 @@ from blockrep.storage.image.table import BLOCK_BYTES
 from blockrep.storage.interface import BeginRequest, Costs, Staging, StorageSettings
 
 __all__ = ["ImageTarget"]
+
+_LOG = logging.getLogger("blockrep.storage")
 
 
 class ImageTarget:
@@ -64,19 +61,19 @@ class ImageTarget:
         self._image = ImageFile(name, "target")
         self._catalogue = Catalogue(self._image)
         self._publisher = Publisher(self._image, self._catalogue)
+        self._hold = Hold(self._image)
         self._reserve_percent = settings.data_reserve_percent
 
     def inspect(self) -> Replica:
         """Finish what a crash left, then describe the replica."""
         current = self._image.stat()
-        self._refuse_in_use(current)
-        self._catalogue.sweep()
-        goods = self._catalogue.goods()
-        if goods:
-            self._finish(goods[-1])
+        with self._hold:
+            self._refuse_in_use(current)
+            self._catalogue.sweep()
+            self._recover()
             goods = self._present_goods()
             current = self._image.stat()
-        staging = self._catalogue.staging()
+            staging = self._catalogue.staging()
         with io_errors("its file system cannot be looked at", self._image.path.parent):
             space = space_of(self._image.path.parent, self._reserve_percent)
         return Replica(
@@ -85,14 +82,23 @@ class ImageTarget:
             info=None if current is None else self._describe(current),
             lineage=goods[-1].snapshot.lineage if goods else "",
             space=space,
-            snapshots=tuple(one.snapshot for one in goods),
+            snapshots=tuple(one.snapshot for one in self._readable(goods)),
             # An adoption is not resumed: its comparison starts over.
             staging=staging.info if staging is not None and staging.mode != "adopt" else None,
             drifted=bool(goods) and self._is_drifted(goods[-1], current),
         )
 
     def begin(self, request: BeginRequest) -> Staging:
-        """Return the staging volume for the request."""
+        """Return the staging volume for the request, and hold the target until it is closed."""
+        self._image.stat()  # looks whether the directory to be held is to be trusted
+        self._hold.take()
+        try:
+            return self._begin(request)
+        except BaseException:
+            self._hold.release()
+            raise
+
+    def _begin(self, request: BeginRequest) -> ImageStaging:
         current = self._image.stat()
         self._refuse_in_use(current)
         goods = self._present_goods()
@@ -105,7 +111,8 @@ class ImageTarget:
         )
         if request.plan is not None:
             self._check_room(request, content, record)
-        self._image.make_directory()
+        if self._hold.make():
+            return self._begin(request)
         self._catalogue.drop_staging()
         identity = secrets.token_hex(16)
         plan_digest = b"" if request.plan is None else request.plan.digest
@@ -133,6 +140,10 @@ class ImageTarget:
         if not isinstance(staging, ImageStaging):
             msg = f"{type(staging).__name__} is no staging volume of an image"
             raise InternalError(msg)
+        with self._hold:
+            return self._commit(staging, digest)
+
+    def _commit(self, staging: ImageStaging, digest: bytes) -> Snapshot:
         goods = self._catalogue.goods()
         already = next(
             (one for one in goods if one.snapshot.id == staging.record.snapshot_id), None
@@ -142,7 +153,9 @@ class ImageTarget:
             return already.snapshot
         self._refuse_present(staging.record.snapshot_id, goods)
         record = staging.synced_record()
-        self._refuse_changed_replica(record)
+        self._refuse_in_use(self._image.stat())  # staging stays: the next push resumes
+        self._refuse_changed_replica(record)  # after that: whoever wrote has closed it
+        self._refuse_replaced(staging)
         staging.close()
         order = 1 + max((one.order for one in goods), default=0)
         suffix = "redo" if record.content == "redo" else "img"
@@ -161,14 +174,16 @@ class ImageTarget:
     def abandon(self) -> None:
         """Remove the staging volume, if any."""
         if self._image.directory.is_dir():
-            self._catalogue.drop_staging()
+            with self._hold:
+                self._catalogue.drop_staging()
 
     def prune(self, keep: int, protected_ids: Collection[str]) -> list[Snapshot]:
         """Remove the oldest good snapshots beyond ``keep``."""
-        goods = self._catalogue.goods()
-        removed = [one for one in goods[: -max(keep, 1)] if one.snapshot.id not in protected_ids]
-        for record in removed:
-            self._catalogue.drop_good(record)
+        with self._hold:
+            goods = self._readable(self._present_goods())[: -max(keep, 1)]
+            removed = [one for one in goods if one.snapshot.id not in protected_ids]
+            for record in removed:
+                self._catalogue.drop_good(record)
         return [one.snapshot for one in removed]
 
     def take_costs(self) -> Costs:
@@ -198,8 +213,38 @@ class ImageTarget:
 
         Where that is the replica, it goes with it.
         """
-        exists = self._image.stat() is not None
-        return [one for one in self._catalogue.goods() if exists or one.content != "replica"]
+        goods = self._catalogue.goods()
+        if self._image.stat() is not None:
+            return goods
+        return [one for one in goods if not self._catalogue.needs_replica(one)]
+
+    def _readable(self, goods: list[GoodRecord]) -> list[GoodRecord]:
+        """Return those whose content can be had: where it is the replica, that must show it."""
+        return [one for one in goods if one.content == "clone" or self._catalogue.is_published(one)]
+
+    def _recover(self) -> None:
+        """Publish what was committed; forget what cannot be published any more.
+
+        A snapshot whose redo file is damaged stays: it tells that the replica is ours, and that it
+        is not what it should be.
+        """
+        newest = next(reversed(self._catalogue.goods()), None)
+        if newest is None:
+            return
+        lost = self._image.stat() is None and self._catalogue.needs_replica(newest)
+        if lost and not self._catalogue.is_published(newest):
+            _LOG.warning(
+                "%s is gone: snapshot %s was to be copied into it, and is lost, too",
+                self._image.path,
+                newest.snapshot.id[:8],
+            )
+            self._catalogue.drop_good(newest)
+            self._recover()
+            return
+        try:
+            self._finish(newest)
+        except DamagedRedoError as error:
+            _LOG.warning("a snapshot is lost: %s", error)
 
     def _finish(self, newest: GoodRecord) -> None:
         """Publish what was committed.
@@ -207,20 +252,14 @@ class ImageTarget:
         A clone is also published again if somebody removed the replica.
         """
         gone = self._image.stat() is None
-        published = self._catalogue.published()
-        done = (
-            published is not None
-            and published.snapshot_id == newest.snapshot.id
-            and published.stamp
-        )
-        if not done or not gone:
+        if not gone or not self._catalogue.is_published(newest):
             self._publisher.publish(newest)
         elif newest.content == "clone":
             self._publisher.publish_again(newest)
 
     def _is_drifted(self, newest: GoodRecord, current: os.stat_result | None) -> bool:
         published = self._catalogue.published()
-        if published is None or current is None:
+        if published is None or current is None or not self._catalogue.is_published(newest):
             return True
         if FileStamp.of(current) == published.stamp:
             return False
@@ -298,6 +337,16 @@ class ImageTarget:
             return
         raise self._diverged("the replica was written to during the transfer", "--adopt")
 
+    def _refuse_replaced(self, staging: ImageStaging) -> None:
+        """Refuse to commit what another process put in the place of what was written (I2)."""
+        record = self._catalogue.staging()
+        path = self._catalogue.staging_content(staging.record.content)
+        if record is None or record.identity != staging.record.identity or not staging.is_at(path):
+            raise self._image.error(
+                "its staging volume was replaced during the transfer",
+                "see that one blockrep at a time works on it, then push again",
+            )
+
     def _diverged(self, what: str, options: str) -> DivergedError:
         return DivergedError(
             what,
@@ -353,4 +402,10 @@ class ImageTarget:
                 redo = RedoLog(path, record.identity, record.durable_bytes)
                 replica_bytes = record.replaces.size_bytes if record.replaces else 0
                 content = RedoContent(redo, self._image.path, replica_bytes, record.size_bytes)
-        return ImageStaging(record, self._catalogue.staging_path, content, self._reserve_percent)
+        return ImageStaging(
+            record,
+            self._catalogue.staging_path,
+            content,
+            self._reserve_percent,
+            self._hold.release,
+        )

@@ -9,8 +9,9 @@ from typing import Final
 
 from blockrep.errors import BlockrepError, StorageError
 from blockrep.model.findings import Finding, Level
+from blockrep.model.names import VolumeName
 from blockrep.storage.interface import StorageSettings
-from blockrep.storage.locks import VolumeLock
+from blockrep.storage.locks import VolumeLock, lock_key
 from blockrep.storage.lvm import commands
 from blockrep.storage.lvm.cursors import cursor_path
 from blockrep.storage.lvm.group import GroupState, VolumeGroup
@@ -225,8 +226,8 @@ def _state_files(state_directory: Path, uuids: set[str]) -> Iterator[Finding]:
 
 def _remove_staging(group: VolumeGroup, volume: LogicalVolume, replica: str) -> None:
     # The key of the server's gate: nobody writes to it meanwhile.
-    runtime = group.settings.runtime_directory
-    with VolumeLock(runtime, f"target {group.vg}/{replica}", "blockrep doctor --fix"):
+    key = lock_key("target", VolumeName(vg=group.vg, lv=replica))
+    with VolumeLock(group.settings.runtime_directory, key, "blockrep doctor --fix"):
         group.remove(volume)
         cursor_path(group.settings.state_directory, volume.uuid).unlink(missing_ok=True)
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from blockrep.errors import StorageError
+from blockrep.storage.files import make_directories, write_durably
 
-__all__ = ["Cursor", "CursorFile", "cursor_path", "write_durably"]
+__all__ = ["Cursor", "CursorFile", "cursor_path", "save_state"]
 
 _DIGEST_BYTES = 16
 
@@ -61,35 +61,22 @@ class CursorFile:
             "chain": cursor.chain.hex(),
         }
         body = json.dumps(fields).encode()
-        write_durably(self._path, body + b"\n" + _check(body).encode())
+        save_state(self._path, body + b"\n" + _check(body).encode())
 
     def remove(self) -> None:
         """Forget; it may be gone already."""
         self._path.unlink(missing_ok=True)
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace a small file atomically; after a crash it is the old one or this.
+def save_state(path: Path, content: bytes) -> None:
+    """Replace a file in the state directory, durably; after a crash it is the old one or this.
 
     Raises:
         StorageError: it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(temporary, flags, 0o600)
-        try:
-            os.write(fd, content)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.replace(path)
-        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        make_directories(path.parent)
+        write_durably(path, content)
     except OSError as error:
         raise StorageError(
             f"cannot be written: {error.strerror}",

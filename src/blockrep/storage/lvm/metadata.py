@@ -29,7 +29,7 @@ from typing import IO, Final
 
 from blockrep.errors import BusyError, StorageError, UnsupportedHostError
 from blockrep.storage.lvm import commands
-from blockrep.storage.lvm.cursors import write_durably
+from blockrep.storage.lvm.cursors import save_state
 from blockrep.storage.lvm.group import VolumeGroup
 from blockrep.storage.lvm.reports import LogicalVolume, PoolStatus
 from blockrep.storage.lvm.runner import describe_failure
@@ -232,7 +232,7 @@ class PoolMetadata:
         return True
 
     def _note(self, record: dict[str, int | None]) -> None:
-        write_durably(self._record, json.dumps(record).encode())
+        save_state(self._record, json.dumps(record).encode())
 
     @contextlib.contextmanager
     def _locked(self, path: Path, deadline: float) -> Iterator[None]:
