@@ -100,7 +100,9 @@ class FrameBuilder:
         compressor: Compressor | None = None,
     ) -> None:
         self._reader = reader
-        self._buffers = [bytearray(payload_bytes) for _ in range(frame_count)]
+        self._payload_bytes = payload_bytes
+        self._frame_count = frame_count
+        self._buffers: list[bytearray] = []
         self._next_buffer = 0
         self._chain = chain
         self._compressor = compressor
@@ -110,8 +112,10 @@ class FrameBuilder:
         return [self._build(group) for group in groups]
 
     def _build(self, group: list[Extent]) -> OutgoingFrame:
+        if self._next_buffer == len(self._buffers):  # a small transfer needs only a few
+            self._buffers.append(bytearray(self._payload_bytes))
         buffer = self._buffers[self._next_buffer]
-        self._next_buffer = (self._next_buffer + 1) % len(self._buffers)
+        self._next_buffer = (self._next_buffer + 1) % self._frame_count
         view = memoryview(buffer)
         segments: list[Extent] = []
         used_bytes = 0
