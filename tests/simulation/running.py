@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import random
 import secrets
@@ -14,12 +15,14 @@ from types import SimpleNamespace
 from typing import TypeVar
 from unittest import mock
 
+from blockrep.client import operations
 from blockrep.errors import BlockrepError, InternalError
 from blockrep.server import gate
 from blockrep.storage.lvm import cursors, metadata
 from simulation.checkers import BrokenPromiseError
 from simulation.disks import LvmDisk
 from simulation.hosts import CrashedError, SimulatedHost
+from simulation.locks import SimulatedLock
 from simulation.scenario import Outcome, Scenario
 from storage.simulated_lvm_volumes import simulated
 from support.virtual_time import VirtualTimeLoop
@@ -64,6 +67,9 @@ def _surroundings(scenario: Scenario) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_seeded(scenario.rng))
         stack.enter_context(_on_its_clock(scenario.replica))
+        lock = functools.partial(SimulatedLock, {})
+        for module in (gate, operations):
+            stack.enter_context(mock.patch.object(module, "VolumeLock", lock))
         hosts = {
             host.name: host
             for host in (scenario.origin, scenario.replica)
