@@ -24,6 +24,7 @@ from blockrep.replication.receiver import ReceiverLimits
 from blockrep.server.gate import Permission
 from blockrep.server.service import Service, ServiceSettings
 from blockrep.storage.interface import SourceVolume, TargetVolume
+from blockrep.transport.interface import PeerInfo
 from blockrep.transport.memory import MemoryTransport, memory_pair
 from support.hosts import MIB, Allowed, Hosts
 from support.memory_server import MemoryServer
@@ -288,6 +289,28 @@ def test_a_revoked_certificate_is_not_welcome_however_it_got_through_the_handsha
     lines = [one.getMessage() for one in caplog.records if one.name == "blockrep.audit"]
     events = [json.loads(line)["event"] for line in lines]
     assert events == ["refused", "authenticated"]
+
+
+def test_a_list_that_comes_meanwhile_does_not_cut_a_refusal_off(tmp_path: Path) -> None:
+    """Who is refused hears why: a reset would say that the connection was lost (I10)."""
+
+    async def scenario() -> None:
+        serving_service = service(tmp_path)
+        serving_service.revoke({7})
+        left, right = memory_pair()
+        right.peer = PeerInfo("alpha", "memory", "", serial=7)
+        serving = asyncio.create_task(serving_service.serve(right))
+        await asyncio.sleep(0.1)
+        serving_service.revoke({7, 8})
+        await asyncio.sleep(0.1)
+        async with Channel(left, Side.CLIENT) as client:
+            with contextlib.suppress(ConnectionLostError):
+                await client.send(Hello((1, 1), (), "t"))
+            with pytest.raises(RefusedError, match="was revoked"):
+                await client.receive(Welcome)
+        await serving
+
+    run_virtual(scenario())
 
 
 NOW_SECONDS = 1_700_000_000

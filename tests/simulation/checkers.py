@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from blockrep.protocol.frames import FrameReader
-from blockrep.protocol.messages import Ack, Committed, message_from
-from simulation.disks import Content, Disk, Good
-from support.frame_feeding import read_frames
+import struct
+
+import msgpack
+
+from blockrep.protocol.frames import MAGIC, FrameType
+from simulation.disks import Content, Disk, Good, Taken
+
+#: Magic, type, size of the header, size of the payload.
+_PREFIX = struct.Struct(">4sBxHI4x")
 
 
 class BrokenPromiseError(AssertionError):
@@ -25,6 +30,7 @@ class Checkers:
         self._replica = replica
         self._taken: dict[str, Content] = {}
         self._good: dict[str, object] = {}
+        self._seen: tuple[dict[str, Good], dict[str, Taken]] = ({}, {})
         self._bases_taken_away = False
         self.broken: BrokenPromiseError | None = None
         self.looks = 0
@@ -58,15 +64,27 @@ class Checkers:
         """Check I2, I3, I5, I7 and I8."""
         self.looks += 1
         goods, taken = self._replica.goods(), self._origin.taken()
+        # A disk gives out the same objects as long as there is the same.
+        if goods is not self._seen[0] or taken is not self._seen[1]:
+            self._look_at_snapshots(goods, taken)
+            self._seen = (goods, taken)
+        for snapshot_id, good in goods.items():
+            if not good.content.is_as(self._good[snapshot_id]):
+                raise self._broken(f"I3: the good snapshot {snapshot_id[:8]} was written")
+        if self._replica.overfilled():
+            raise self._broken("I8: a write found no room")
+        for disk in (self._origin, self._replica):
+            if trespasses := disk.trespasses():
+                raise self._broken(f"I7: touched, and not ours: {trespasses}")
+
+    def _look_at_snapshots(self, goods: dict[str, Good], taken: dict[str, Taken]) -> None:
+        """Check what there is, and what is there for the first time."""
         for snapshot_id, one in taken.items():
             self._taken.setdefault(snapshot_id, one.content)
         for snapshot_id, good in goods.items():
-            known = self._good.get(snapshot_id)
-            if known is None:
+            if snapshot_id not in self._good:
                 self._check_content(snapshot_id, good)
                 self._good[snapshot_id] = good.content.mark()
-            elif good.content.mark() != known:
-                raise self._broken(f"I3: the good snapshot {snapshot_id[:8]} was written")
         if self._good and not goods:
             raise self._broken("I3: no good snapshot is left")
         common = goods.keys() & taken.keys()
@@ -74,11 +92,6 @@ class Checkers:
             self._bases_taken_away = False
         if self._good and not common and not self._bases_taken_away:
             raise self._broken("I5: no common base is left")
-        if self._replica.overfilled():
-            raise self._broken("I8: a write found no room")
-        for disk in (self._origin, self._replica):
-            if trespasses := disk.trespasses():
-                raise self._broken(f"I7: touched, and not ours: {trespasses}")
 
     def excuse(self, *, lying_disk: bool = False, bases_taken_away: bool = False) -> None:
         """Take note of what an administrator or a disk did, against which nothing is promised."""
@@ -97,10 +110,9 @@ class Checkers:
         """Return what looks at one connection."""
         return Watcher(self)
 
-    def check_ack(self, ack: Ack) -> None:
-        """I1: what is acknowledged is on the disk, recorded, and right."""
+    def check_ack(self, end: int) -> None:
+        """I1: what is acknowledged, up to ``end``, is on the disk, recorded, and right."""
         staged = self._replica.staged()
-        end = ack.durable_bytes
         if not end or staged is None:
             return
         if staged.cursor_bytes < end:
@@ -111,10 +123,10 @@ class Checkers:
         if staged.content.durable(end) != wanted:
             raise self._broken(f"I1: {end} acknowledged, and not all of it is durable")
 
-    def check_committed(self, message: Committed) -> None:
+    def check_committed(self, snapshot_id: str, digest: str) -> None:
         """COMMITTED speaks of what is good."""
-        found = self._replica.goods().get(message.snapshot_id)
-        if found is None or found.digest != message.digest.hex():
+        found = self._replica.goods().get(snapshot_id)
+        if found is None or found.digest != digest:
             raise self._broken("I5: COMMITTED of what is not good")
 
     def _check_content(self, snapshot_id: str, good: Good) -> None:
@@ -132,16 +144,24 @@ class Checkers:
 
 
 class Watcher:
-    """Reads what a server puts on the wire of one connection."""
+    """Reads what a server puts on the wire of one connection, by the norm's layout of a frame."""
 
     def __init__(self, checkers: Checkers) -> None:
         self._checkers = checkers
-        self._reader = FrameReader()
+        self._rest = b""
 
     def __call__(self, content: bytes) -> None:
-        for frame in read_frames(self._reader, content):
-            message = message_from(frame)
-            if isinstance(message, Ack):
-                self._checkers.check_ack(message)
-            elif isinstance(message, Committed):
-                self._checkers.check_committed(message)
+        self._rest += content
+        while len(self._rest) >= _PREFIX.size:
+            magic, number, header_bytes, payload_bytes = _PREFIX.unpack_from(self._rest)
+            assert magic == MAGIC
+            header_end = _PREFIX.size + header_bytes
+            if len(self._rest) < header_end + payload_bytes:
+                break
+            if number in {FrameType.ACK, FrameType.COMMITTED}:
+                header = msgpack.unpackb(self._rest[_PREFIX.size : header_end])
+                if number == FrameType.ACK:
+                    self._checkers.check_ack(header["durable"])
+                else:
+                    self._checkers.check_committed(header["id"].hex(), header["digest"].hex())
+            self._rest = self._rest[header_end + payload_bytes :]

@@ -53,10 +53,13 @@ class Content(Protocol):
         """Return what a power cut now would leave for certain."""
 
     def mark(self) -> object:
-        """Return something that changes when the content does, and that is cheap to compare."""
+        """Return something that changes when the content does."""
+
+    def is_as(self, mark: object) -> bool:
+        """Tell whether the content did not change since it had that mark."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Taken:
     """A snapshot at the source."""
 
@@ -64,7 +67,7 @@ class Taken:
     content: Content
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Good:
     """A good snapshot at the target."""
 
@@ -121,7 +124,7 @@ class Disk(Protocol):
     def spoil(self, rng: random.Random) -> bool:
         """Change a byte of the newest good snapshot, as a disk that lies does; False: none."""
 
-    # What is there.
+    # What is there: the same objects as long as it is the same.
     def taken(self) -> dict[str, Taken]: ...
     def goods(self) -> dict[str, Good]:
         """Return the good snapshots, oldest first."""
@@ -138,7 +141,7 @@ class Disk(Protocol):
         """Name what should not be there between two runs."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Pages:
     """Content in memory."""
 
@@ -156,6 +159,9 @@ class Pages:
 
     def mark(self) -> object:
         return dict(self.file.pages)
+
+    def is_as(self, mark: object) -> bool:
+        return self.file.pages == mark
 
 
 class _MemorySource(MemorySource):
@@ -181,6 +187,10 @@ class MemoryDisk:
         self._host = MemoryHost(name, chunk_bytes=self.chunk_bytes, align_bytes=align_bytes)
         self._host.on_step = step
         self.failing: set[str] = set()
+        self._seen_snapshots: dict[str, tuple[Snapshot, PagedFile]] = {}
+        self._seen_goods: list[tuple[str, tuple[Snapshot, PagedFile]]] = []
+        self._taken: dict[str, Taken] = {}
+        self._goods: dict[str, Good] = {}
 
     def create(self, size_bytes: int) -> None:
         self._host.create_volume(self._name, size_bytes)
@@ -192,7 +202,8 @@ class MemoryDisk:
         return MemoryTarget(self._host, self._name)
 
     def size_bytes(self) -> int:
-        return len(self._host.read(self._name))
+        assert self._volume.live is not None
+        return self._volume.live.size_bytes
 
     def write(self, offset_bytes: int, data: bytes) -> None:
         self._host.write(self._name, offset_bytes, data)
@@ -249,16 +260,22 @@ class MemoryDisk:
         return self._host.volume(self._name)
 
     def taken(self) -> dict[str, Taken]:
-        return {
-            name: Taken(one.committed, Pages(file))
-            for name, (one, file) in self._volume.snapshots.items()
-        }
+        snapshots = self._volume.snapshots
+        if snapshots != self._seen_snapshots:
+            self._seen_snapshots = snapshots.copy()
+            self._taken = {
+                name: Taken(one.committed, Pages(file)) for name, (one, file) in snapshots.items()
+            }
+        return self._taken
 
     def goods(self) -> dict[str, Good]:
-        return {
-            name: Good(one.digest, one.size_bytes, Pages(file))
-            for name, (one, file) in self._volume.goods.items()
-        }
+        goods = list(self._volume.goods.items())
+        if goods != self._seen_goods:
+            self._seen_goods = goods
+            self._goods = {
+                name: Good(one.digest, one.size_bytes, Pages(file)) for name, (one, file) in goods
+            }
+        return self._goods
 
     def staged(self) -> Staged | None:
         stage = self._volume.stage
@@ -281,7 +298,7 @@ class MemoryDisk:
         return ""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Chunks:
     """Content of a simulated logical volume, up to the size that is of interest."""
 
@@ -301,6 +318,9 @@ class Chunks:
     def mark(self) -> object:
         mapping = self.lv.mapping
         return {number: (block.number, block.writes) for number, block in mapping.items()}
+
+    def is_as(self, mark: object) -> bool:
+        return self.mark() == mark
 
 
 class DisturbedRunner(SimulatedRunner):
@@ -347,6 +367,9 @@ class LvmDisk:
                 ("vm-100-disk-0", []),
             )
         }
+        self._seen: list[tuple[Lv, bool, frozenset[str], int]] = []
+        self._taken: dict[str, Taken] = {}
+        self._goods: dict[str, Good] = {}
         self._settings = StorageSettings(folder / name / "state", folder / name / "run")
 
     def create(self, size_bytes: int) -> None:
@@ -438,23 +461,34 @@ class LvmDisk:
 
     def _of_role(self, role: str) -> list[tuple[Lv, dict[str, str]]]:
         wanted = {"blockrep", f"blockrep.role={role}"}
-        made = [lv for lv in self.group.volumes.values() if lv.made]
-        found = [(lv, _tags(lv)) for lv in made if lv.tags >= wanted]
+        volumes = self.group.volumes.values()
+        found = [(lv, _tags(lv)) for lv in volumes if lv.made and lv.tags >= wanted]
         return sorted(found, key=lambda one: int(one[1].get("order", "0")))
 
-    def taken(self) -> dict[str, Taken]:
-        return {
-            tags["id"]: Taken(tags["state"] == "base", Chunks(self.group, lv, lv.size_bytes))
+    def _look(self) -> None:
+        """Find what is ours, unless there is what there was the last time."""
+        volumes = self.group.volumes.values()
+        seen = [(lv, lv.made, lv.tags, lv.size_bytes) for lv in volumes]
+        if seen == self._seen:
+            return
+        self._seen, group = seen, self.group
+        self._taken = {
+            tags["id"]: Taken(tags["state"] == "base", Chunks(group, lv, lv.size_bytes))
             for lv, tags in self._of_role("source")
         }
-
-    def goods(self) -> dict[str, Good]:
-        found = {}
+        self._goods = {}
         for lv, tags in self._of_role("good"):
             size_bytes = int(tags["size"])
-            content = Chunks(self.group, lv, size_bytes)
-            found[tags["id"]] = Good(tags["digest"], size_bytes, content)
-        return found
+            content = Chunks(group, lv, size_bytes)
+            self._goods[tags["id"]] = Good(tags["digest"], size_bytes, content)
+
+    def taken(self) -> dict[str, Taken]:
+        self._look()
+        return self._taken
+
+    def goods(self) -> dict[str, Good]:
+        self._look()
+        return self._goods
 
     def staged(self) -> Staged | None:
         for lv, tags in self._of_role("staging"):
@@ -475,8 +509,9 @@ class LvmDisk:
     def trespasses(self) -> str:
         if self._foreign_holds and self.group.held is not _FOREIGN:
             return "the metadata snapshot that another program reserved"
-        gone = self._planted.keys() - self.group.volumes.keys()
-        return ", ".join(sorted(gone))
+        if self._planted.keys() <= self.group.volumes.keys():
+            return ""
+        return ", ".join(sorted(self._planted.keys() - self.group.volumes.keys()))
 
     def unfinished(self) -> str:
         if self.group.held is not None and self.group.held is not _FOREIGN:

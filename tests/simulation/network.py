@@ -39,17 +39,22 @@ class Link:
         self._watch = watch
         self._latency_seconds = rng.choice([0, 0, 0.001, 0.1])
         self._segments = rng.choice([(0,), (0,), (0, 4096), (1, 7, 100, 0)])
+        self.takes_time = bool(fault or self._latency_seconds)
         self.happened = ""
+        # As real ones: never while all goes quickly, always on a machine that is slow.
+        share = rng.choice([0.0, 0.1, 1.0])
         client, server = memory_pair(
-            rng.choice([512, 4096, 1 << 16]), client_name="origin", server_name="replica"
+            rng.choice([512, 4096, 4096, 1 << 16, 1 << 16, 1 << 16]),
+            client_name="origin",
+            server_name="replica",
+            gives_way=lambda: rng.random() < share,
         )
         self._inner = client
         self.client = SimulatedTransport(self, client, hosts[0], serves=False)
         self.server = SimulatedTransport(self, server, hosts[1], serves=True)
 
-    async def pass_time(self, host: SimulatedHost) -> None:
+    async def pass_time(self) -> None:
         """Take the time of a send or receive; let happen what is to happen now."""
-        host.tick()
         if self._latency_seconds:
             await asyncio.sleep(self._latency_seconds)
         self._left -= 1
@@ -107,11 +112,15 @@ class SimulatedTransport:
         self._serves = serves
 
     async def receive_into(self, buffer: memoryview) -> int:
-        await self._link.pass_time(self._host)
+        self._host.tick()
+        if self._link.takes_time:
+            await self._link.pass_time()
         return await self._inner.receive_into(buffer[: self._link.segment(len(buffer))])
 
     async def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
-        await self._link.pass_time(self._host)
+        self._host.tick()
+        if self._link.takes_time:
+            await self._link.pass_time()
         data = self._link.carry(b"".join(buffers), self._serves)
         if data:
             await self._inner.send([data])

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime, tzinfo
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TypeVar
 from unittest import mock
 
+from blockrep.client import operations
 from blockrep.errors import BlockrepError, InternalError
+from blockrep.server import gate
 from blockrep.storage.lvm import cursors, metadata
 from simulation.checkers import BrokenPromiseError
 from simulation.disks import LvmDisk
 from simulation.hosts import CrashedError, SimulatedHost
+from simulation.locks import SimulatedLock
 from simulation.scenario import Outcome, Scenario
 from storage.simulated_lvm_volumes import simulated
 from support.virtual_time import VirtualTimeLoop
@@ -58,10 +63,13 @@ def run_scenario(scenario: Scenario, act: Callable[[Scenario], Awaitable[T]]) ->
 
 @contextlib.contextmanager
 def _surroundings(scenario: Scenario) -> Iterator[None]:
-    """Take randomness from the seed, and put simulated LVM in the place of the real one."""
-    rng = scenario.rng
+    """Take randomness and time from the seed, and simulated LVM in the place of the real one."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_seeded(rng))
+        stack.enter_context(_seeded(scenario.rng))
+        stack.enter_context(_on_its_clock(scenario.replica))
+        lock = functools.partial(SimulatedLock, {})
+        for module in (gate, operations):
+            stack.enter_context(mock.patch.object(module, "VolumeLock", lock))
         hosts = {
             host.name: host
             for host in (scenario.origin, scenario.replica)
@@ -112,6 +120,19 @@ def _seeded(rng: random.Random) -> Iterator[None]:
         mock.patch.object(secrets, "token_hex", token),
         mock.patch.object(secrets, "randbits", rng.getrandbits),
     ):
+        yield
+
+
+@contextlib.contextmanager
+def _on_its_clock(server: SimulatedHost) -> Iterator[None]:
+    """Have the server say what time it is there: what it says is on the wire."""
+
+    class Clock:
+        @staticmethod
+        def now(zone: tzinfo) -> datetime:
+            return datetime.fromtimestamp(server.now_seconds(), zone)
+
+    with mock.patch.object(gate, "datetime", Clock):
         yield
 
 

@@ -276,7 +276,9 @@ class Scenario:
         self.count(self.outcome.ends, "diverged")
 
     async def _push(self, wish: Wish, policy: RetryPolicy | None = None) -> None:
-        options = PushOptions(str(TARGET), str(TARGET.volume), wish)
+        # By itself it is used for large deltas only.
+        pages = self.rng.choice([True, False])
+        options = PushOptions(str(TARGET), str(TARGET.volume), wish, page_delta=pages)
         context = self._context()
 
         async def attempt(sink: EventSink) -> list[Transfer]:

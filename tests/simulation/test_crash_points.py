@@ -32,7 +32,7 @@ def test_a_crash_at_every_step(tmp_path: Path, kind: str, name: str, keeps_power
 
 def crashes(folder: Path, kind: str, name: str, step: int, keeps_power: bool) -> bool:
     """Crash at a step; False: the push had ended before."""
-    scenario = Scenario(1, folder, (kind, kind))
+    scenario = Scenario(4, folder, (kind, kind))
 
     def host(scenario: Scenario) -> SimulatedHost:
         return scenario.origin if name == "origin" else scenario.replica

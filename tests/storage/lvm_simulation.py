@@ -11,6 +11,7 @@ the data of its origin: nothing but a sync does.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -52,7 +53,7 @@ class Lv:
     active: bool = True
     opened: int = 0
     merge_into: Lv | None = None
-    tags: set[str] = field(default_factory=set)
+    tags: frozenset[str] = frozenset()
     mapping: dict[int, Block] = field(default_factory=dict, repr=False)
     committed: dict[int, Block] = field(default_factory=dict, repr=False)
     transaction: int = 0
@@ -85,15 +86,16 @@ class SimulatedGroup:
         self.was_full = False
         self._numbers = itertools.count(1)
         self._unflushed: dict[int, Block] = {}
+        self.pool_uuid, self.vg_uuid = self._uuid(0), self._uuid(99)
 
-    def uuid(self, number: int | None = None) -> str:
-        text = f"{self.vg:V<10}{next(self._numbers) if number is None else number:022}"
+    def uuid(self) -> str:
+        """Return a new one."""
+        return self._uuid(next(self._numbers))
+
+    def _uuid(self, number: int) -> str:
+        text = f"{self.vg:V<10}{number:022}"
         parts = (0, 6, 10, 14, 18, 22, 26, 32)
         return "-".join(text[a:b] for a, b in itertools.pairwise(parts))
-
-    @property
-    def pool_uuid(self) -> str:
-        return self.uuid(0)
 
     def blocks(self) -> set[Block]:
         """Return every chunk in use."""
@@ -105,7 +107,7 @@ class SimulatedGroup:
     def add(self, name: str, size_bytes: int, tags: Sequence[str] = ()) -> Lv:
         """Make an empty volume."""
         size_bytes = -(-size_bytes // self.extent_bytes) * self.extent_bytes
-        lv = Lv(name, self.uuid(), size_bytes, next(self._numbers), tags=set(tags))
+        lv = Lv(name, self.uuid(), size_bytes, next(self._numbers), tags=frozenset(tags))
         self.volumes[name] = lv
         lv.transaction = self.transaction
         self.transaction += 1
@@ -159,13 +161,12 @@ class SimulatedGroup:
 
     def read(self, lv: Lv, offset_bytes: int, length_bytes: int) -> bytes:
         """Return content; what is not mapped is zeros."""
-        found = bytearray()
-        while len(found) < length_bytes:
-            number, start = divmod(offset_bytes + len(found), self.chunk_bytes)
-            count = min(self.chunk_bytes - start, length_bytes - len(found))
-            block = lv.mapping.get(number)
-            found += bytes(count) if block is None else block.content[start : start + count]
-        return bytes(found)
+        first, start = divmod(offset_bytes, self.chunk_bytes)
+        end = -(-(start + length_bytes) // self.chunk_bytes)
+        blocks = [lv.mapping.get(number) for number in range(first, first + end)]
+        zeros = bytes(self.chunk_bytes)
+        found = b"".join([zeros if one is None else one.content for one in blocks])
+        return found if len(found) == length_bytes else found[start : start + length_bytes]
 
     def discard(self, lv: Lv, offset_bytes: int, length_bytes: int) -> None:
         """Unmap the whole chunks of a range; the rest keeps its content.
@@ -288,7 +289,8 @@ class SimulatedRunner:
         for group in self._groups.values() if every else [self._groups[words[-1]]]:
             rows += [_row(group, lv) for lv in group.volumes.values()]
             rows += [_pool_row(group), *(_base_row(group, one) for one in group.external_lvs)]
-        return 0, json.dumps({"report": [{"lv": rows}]}), "  WARNING: Sum of all thin volumes"
+        texts = ", ".join(_json(tuple(row.items())) for row in rows)
+        return 0, f'{{"report": [{{"lv": [{texts}]}}]}}', "  WARNING: Sum of all thin volumes"
 
     # -- changes
 
@@ -489,8 +491,7 @@ class SimulatedRunner:
         return self._groups[vg], self._groups[vg].volumes.get(name)
 
     def _pool(self, device: str) -> SimulatedGroup:
-        vg = re.split(r"(?<!-)-(?!-)", device)[0].replace("--", "-")
-        return self._groups[vg]
+        return self._groups[_group_of(device)]
 
 
 class SimulatedDevice:
@@ -547,23 +548,32 @@ class SimulatedDevice:
             self._lv.opened -= 1
 
 
+_EMPTY_ROW = dict.fromkeys(
+    (
+        "lv_size", "pool_lv", "pool_lv_uuid", "thin_id", "origin", "lv_active", "lv_merging",
+        "lv_device_open", "lv_tags", "discards", "zero", "lv_when_full", "lv_health_status",
+        "transaction_id",
+    ),
+    "",
+)  # fmt: skip
+
+
 def _base_row(group: SimulatedGroup, values: dict[str, str]) -> dict[str, str]:
-    row = dict.fromkeys(
-        (
-            "lv_size", "pool_lv", "pool_lv_uuid", "thin_id", "origin", "lv_active", "lv_merging",
-            "lv_device_open", "lv_tags", "discards", "zero", "lv_when_full", "lv_health_status",
-            "transaction_id",
-        ),
-        "",
-    )  # fmt: skip
-    row |= {
+    return {
+        **_EMPTY_ROW,
         "vg_name": group.vg,
-        "vg_uuid": group.uuid(99),
+        "vg_uuid": group.vg_uuid,
         "vg_extent_size": str(group.extent_bytes),
         "lv_permissions": "writeable",
         "chunk_size": "0",
+        **values,
     }
-    return row | values
+
+
+@functools.lru_cache(maxsize=1000)
+def _json(row: tuple[tuple[str, str], ...]) -> str:
+    """Return a row's text; most rows are as they were when they were last asked for."""
+    return json.dumps(dict(row))
 
 
 def _row(group: SimulatedGroup, lv: Lv) -> dict[str, str]:
@@ -604,6 +614,11 @@ def _pool_row(group: SimulatedGroup) -> dict[str, str]:
             "transaction_id": str(group.transaction),
         },
     )
+
+
+@functools.lru_cache(maxsize=100)
+def _group_of(device: str) -> str:
+    return re.split(r"(?<!-)-(?!-)", device)[0].replace("--", "-")
 
 
 def _values(words: list[str], option: str) -> list[str]:

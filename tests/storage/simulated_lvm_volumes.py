@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -14,6 +15,7 @@ from blockrep.model.names import VolumeName
 from blockrep.storage.interface import SourceVolume, StorageSettings, TargetVolume
 from blockrep.storage.lvm import checking, metadata, preparing, reading, source, staging, target
 from blockrep.storage.lvm import group as group_module
+from blockrep.storage.lvm.reports import LogicalVolume, parse_volumes
 from blockrep.storage.lvm.source import LvmSource
 from blockrep.storage.lvm.target import LvmTarget
 from storage.crash_steps import CrashSteps
@@ -47,18 +49,33 @@ def simulated(
 
     Device.groups, Device.step = groups, staticmethod(step)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(group_module, "parse_volumes", _parse_volumes))
         for module in (staging, preparing, reading):
             stack.enter_context(mock.patch.object(module, "BlockDevice", Device))
         for module in (checking, source, target):
-            stack.enter_context(mock.patch.object(module, "check_thin_tools"))
+            stack.enter_context(mock.patch.object(module, "check_thin_tools", _nothing))
         for module in (checking, group_module):
-            stack.enter_context(mock.patch.object(module, "require_root"))
-        stack.enter_context(mock.patch.object(target, "device_bytes", return_value=-1))
+            stack.enter_context(mock.patch.object(module, "require_root", _nothing))
+        stack.enter_context(mock.patch.object(target, "device_bytes", _unknown_size))
         stack.enter_context(mock.patch.object(target, "_OPEN_POLL_SECONDS", 0))
         stack.enter_context(mock.patch.object(metadata, "_FOREIGN_LOCK", directory / "foreign"))
         stack.enter_context(mock.patch.object(metadata, "_WAIT_SECONDS", 0))
         stack.enter_context(mock.patch.object(metadata, "time", JumpingTime()))
         yield
+
+
+@functools.lru_cache(maxsize=100)
+def _parse_volumes(text: bytes) -> list[LogicalVolume]:
+    """Parse a report, once if it is as it was when it was last asked for."""
+    return parse_volumes(text)
+
+
+def _nothing(*_arguments: object) -> None:
+    """Stand in for a check of the machine."""
+
+
+def _unknown_size(_volume: LogicalVolume) -> int:
+    return -1
 
 
 class SimulatedLvmVolumes:

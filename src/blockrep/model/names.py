@@ -17,6 +17,7 @@ __all__ = [
     "UNSAFE_CATEGORIES",
     "Target",
     "VolumeName",
+    "is_safe",
     "parse_target",
     "parse_volume",
 ]
@@ -32,10 +33,10 @@ _LV_PATTERN = re.compile(
 )
 # lvm(8), "VALID NAMES"; _cvol and _imeta are of versions newer than that list.
 _RESERVED_PREFIXES = ("snapshot", "pvmove")
-_RESERVED_INFIXES = (
-    "_cdata", "_cmeta", "_corig", "_cvol", "_imeta", "_iorig", "_mimage", "_mlog", "_pmspare",
-    "_rimage", "_rmeta", "_tdata", "_tmeta", "_vdata", "_vorigin", "_wcorig",
-)  # fmt: skip
+_RESERVED_INFIX = re.compile(
+    "_(cdata|cmeta|corig|cvol|imeta|iorig|mimage|mlog|pmspare|rimage|rmeta|tdata|tmeta|vdata"
+    "|vorigin|wcorig)"
+)
 _MAX_PATH_BYTES = 4096  # PATH_MAX, and what OPEN can carry
 _HOST_PATTERN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?)")
 _PORT_PATTERN = re.compile(r":([0-9]{1,5})")
@@ -84,6 +85,14 @@ class Target:
         return f"{self.scheme}://{user}{host}{port}/{self.volume}"
 
 
+def is_safe(text: str) -> bool:
+    """Whether no character of a text is of :data:`UNSAFE_CATEGORIES`."""
+    # Printable means none of them, and a few more: nearly every text is done with one call.
+    return text.isprintable() or all(
+        unicodedata.category(character) not in UNSAFE_CATEGORIES for character in text
+    )
+
+
 def parse_volume(text: str) -> VolumeName:
     """Parse ``VG/LV`` or a path that starts with ``/`` or ``.``.
 
@@ -93,7 +102,7 @@ def parse_volume(text: str) -> VolumeName:
     shown = ascii(text[:80])
     if len(text) > _MAX_PATH_BYTES:
         raise ValueError(f"{shown}... is too long for a volume")
-    if any(unicodedata.category(character) in UNSAFE_CATEGORIES for character in text):
+    if not is_safe(text):
         raise ValueError(f"{shown} has a control character or is no UTF-8")
     if text.startswith(("/", ".")):
         last = text.rpartition("/")[2]
@@ -106,7 +115,7 @@ def parse_volume(text: str) -> VolumeName:
     lv = match["lv"]
     if lv in {".", ".."}:
         raise ValueError(f"{shown} is not a name that LVM accepts")
-    if lv.startswith(_RESERVED_PREFIXES) or any(infix in lv for infix in _RESERVED_INFIXES):
+    if lv.startswith(_RESERVED_PREFIXES) or _RESERVED_INFIX.search(lv):
         raise ValueError(f"{lv!r} is a name that LVM reserves for itself")
     return VolumeName(vg=match["vg"], lv=lv)
 

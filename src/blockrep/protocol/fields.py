@@ -7,12 +7,11 @@ and :func:`encode_map` add which key it was.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blockrep.model.names import UNSAFE_CATEGORIES
+from blockrep.model.names import is_safe
 from blockrep.protocol.limits import MAX_U64
 
 __all__ = [
@@ -70,7 +69,7 @@ def text(max_bytes: int) -> Field:
         # The categories first: what they exclude (surrogates) cannot be encoded.
         if type(value) is not str or len(value) > max_bytes:
             raise ValueError(f"not text of at most {max_bytes} bytes")
-        if any(unicodedata.category(character) in UNSAFE_CATEGORIES for character in value):
+        if not is_safe(value):
             raise ValueError("text with control characters")
         if len(value.encode()) > max_bytes:
             raise ValueError(f"not text of at most {max_bytes} bytes")

@@ -69,7 +69,7 @@ class FrameType(IntEnum):
     PULL = 0x14
 
 
-_KNOWN_TYPES: Final = frozenset(int(one) for one in FrameType)
+_KNOWN_TYPES: Final = {int(one): one for one in FrameType}
 _TYPES_WITH_PAYLOAD: Final = frozenset({FrameType.VOLUME, FrameType.DATA, FrameType.DIGESTS})
 # Their messages keep the payload; whoever takes the message gives the buffer back.
 _POOLED_TYPES: Final = frozenset({FrameType.DATA, FrameType.DIGESTS})
@@ -231,8 +231,8 @@ class FrameReader:
         if flags:
             raise ProtocolError(f"a frame has unknown flags {flags:#04x}")
         payload_limit = MAX_PAYLOAD_BYTES
-        if frame_type in _KNOWN_TYPES:
-            known_type = FrameType(frame_type)
+        known_type = _KNOWN_TYPES.get(frame_type)
+        if known_type is not None:
             self._admit(known_type)
             payload_limit = self._payload_limit(known_type)
         elif frame_type < _FIRST_OPTIONAL_TYPE:
@@ -277,6 +277,6 @@ class FrameReader:
             self._start_frame()
 
     def _finish_frame(self, payload: memoryview) -> Frame:
-        frame = Frame(FrameType(self._type), self._header, payload)
+        frame = Frame(_KNOWN_TYPES[self._type], self._header, payload)
         self._start_frame()
         return frame

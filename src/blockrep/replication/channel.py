@@ -223,7 +223,8 @@ class Channel:
     async def _read(self) -> None:
         try:
             while self.session.error is None and self.session.state is not State.CLOSED:
-                await self._await_room()
+                if not self._room.is_set():
+                    await self._await_room()
                 count = await self._transport.receive_into(self.session.get_buffer())
                 if count == 0:
                     self.session.receive_eof()
@@ -255,8 +256,6 @@ class Channel:
             self._timer_changed.set()
 
     async def _await_room(self) -> None:
-        if self._room.is_set():
-            return
         self._reading_paused = True
         try:
             await self._room.wait()

@@ -128,7 +128,9 @@ class FrameBuilder:
         self._extents = iter(extents)
         self._rest: Extent | None = next(self._extents, None)
         self._reader = reader
-        self._buffers = [bytearray(payload_bytes) for _ in range(batches * BATCH_FRAMES)]
+        self._payload_bytes = payload_bytes
+        self._frame_count = batches * BATCH_FRAMES
+        self._buffers: list[bytearray] = []
         self._next_buffer = 0
         self._chain = chain
         self._page_delta = page_delta
@@ -160,8 +162,10 @@ class FrameBuilder:
         return frames
 
     def _new_filling(self) -> _Filling:
+        if self._next_buffer == len(self._buffers):  # a small transfer needs only a few
+            self._buffers.append(bytearray(self._payload_bytes))
         buffer = self._buffers[self._next_buffer]
-        self._next_buffer = (self._next_buffer + 1) % len(self._buffers)
+        self._next_buffer = (self._next_buffer + 1) % self._frame_count
         return _Filling(buffer)
 
     def _advance(self, length: int) -> None:

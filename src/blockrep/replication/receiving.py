@@ -24,8 +24,9 @@ __all__ = ["StreamReceiver", "Tally"]
 
 _BATCH_FRAMES = 8
 _IDLE_SECONDS = 1.0
-# On a slow link a quarter of the window takes minutes; so much of it is lost with the connection.
-_MAX_UNSYNCED_SECONDS = 5.0
+# On a slow link a quarter of the window takes minutes: so much would be lost with the connection,
+# and so long nobody would look whether others fill the pool.
+_MAX_UNSYNCED_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -66,7 +67,7 @@ class StreamReceiver:
         staging: the open staging volume.
         size_bytes: size of the new snapshot.
         window_bytes: what the sender may have unacknowledged; a sync starts when a quarter of
-            it is unsynced, or something has been for 5 seconds.
+            it is unsynced, or something has been for a second.
         decompressor: None if compression was not agreed on.
         limiter: what arrives waits for it; the sender notices by the buffers that stay full.
         tally: counts.

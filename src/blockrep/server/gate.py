@@ -144,7 +144,7 @@ class TargetGate:
                 volume,
                 identity,
                 permission.max_pull_targets,
-                (self._runtime_directory, f"snapshots of {permission.volume} for {identity}"),
+                (self._runtime_directory, lock_key("snapshots", permission.volume, identity)),
                 self._wait_seconds,
                 self._audit,
             )

@@ -176,8 +176,8 @@ class Service:
         served.timers["idle"] = loop.call_at(due, self._end_when_idle, served)
 
     def _end(self, served: _Served, what: str) -> None:
-        if served.ended is not None:
-            return
+        if served.ended is not None or not served.admitted:
+            return  # who is not admitted is being told why, and would not hear it
         served.ended = RefusedError(
             what,
             safe="what the receiver acknowledged is kept",

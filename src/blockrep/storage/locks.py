@@ -24,7 +24,7 @@ def lock_key(role: str, name: VolumeName, held_for: str = "") -> str:
     """Return what a :class:`VolumeLock` is taken on, the same for every spelling of a path.
 
     Args:
-        role: ``source`` or ``target``.
+        role: ``source``, ``target``, or what else is done one by one.
         name: the volume; symbolic links in a path are followed now.
         held_for: of a source, the target: others may read it for other targets meanwhile.
     """

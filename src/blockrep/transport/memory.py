@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Final
 
 from blockrep.errors import ConnectionLostError
@@ -22,27 +22,51 @@ class _Pipe:
         self.waiting = bytearray()
         self.ended = False  # the writer says that no more comes
         self.broken = False  # neither end can use it
-        self.changed = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
 
     async def wait(self) -> None:
-        self.changed.clear()
-        await self.changed.wait()
+        """Wait for a change."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def changed(self) -> None:
+        """Wake whoever waits for a change."""
+        if self._waiters:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._waiters.clear()
 
     def end(self) -> None:
         self.ended = True
-        self.changed.set()
+        self.changed()
 
     def break_off(self) -> None:
         self.broken = True
         self.waiting.clear()
-        self.changed.set()
+        self.changed()
+
+
+class _Turn:
+    """One turn of the loop, as ``asyncio.sleep(0)``, for a fifth of its price."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        """Let others run."""
+        yield
+
+
+_TURN: Final = _Turn()
 
 
 class MemoryTransport:
     """One end of a pair; see :func:`memory_pair`."""
 
-    def __init__(self, peer: PeerInfo, incoming: _Pipe, outgoing: _Pipe) -> None:
+    def __init__(
+        self, peer: PeerInfo, incoming: _Pipe, outgoing: _Pipe, gives_way: Callable[[], bool]
+    ) -> None:
         self.peer = peer
+        self._gives_way = gives_way
         self._incoming = incoming
         self._outgoing = outgoing
         self._closed = False
@@ -54,7 +78,8 @@ class MemoryTransport:
             ConnectionLostError: the pair was cut, or this end closed.
         """
         assert buffer, "a receive needs room"
-        await asyncio.sleep(0)
+        if self._gives_way():
+            await _TURN
         pipe = self._incoming
         while True:
             self._check(pipe)
@@ -64,7 +89,7 @@ class MemoryTransport:
         count = min(len(buffer), len(pipe.waiting))
         buffer[:count] = pipe.waiting[:count]
         del pipe.waiting[:count]
-        pipe.changed.set()
+        pipe.changed()
         return count
 
     async def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
@@ -79,7 +104,8 @@ class MemoryTransport:
         view = memoryview(b"".join(buffers))
         try:
             while view:
-                await asyncio.sleep(0)
+                if self._gives_way():
+                    await _TURN
                 self._check(pipe)
                 room = pipe.limit_bytes - len(pipe.waiting)
                 if room <= 0:
@@ -87,11 +113,11 @@ class MemoryTransport:
                     continue
                 pipe.waiting += view[:room]
                 view = view[room:]
-                pipe.changed.set()
+                pipe.changed()
         except asyncio.CancelledError:
             # Beyond the limit, once: half a message followed by another would be damage.
             pipe.waiting += view
-            pipe.changed.set()
+            pipe.changed()
             raise
 
     async def close(self) -> None:
@@ -124,6 +150,7 @@ def memory_pair(
     *,
     client_name: str = "client",
     server_name: str = "server",
+    gives_way: Callable[[], bool] = lambda: True,
 ) -> tuple[MemoryTransport, MemoryTransport]:
     """Return the client's and the server's end of a connection.
 
@@ -131,8 +158,12 @@ def memory_pair(
         limit_bytes: how much may be on its way in each direction before a send waits.
         client_name: the identity that the server sees.
         server_name: the identity that the client sees.
+        gives_way: whether a call that need not wait lets others run first. Transports over sockets
+            do when they have had the loop for a while.
     """
     up, down = _Pipe(limit_bytes), _Pipe(limit_bytes)
-    client = MemoryTransport(PeerInfo(server_name, f"memory:{server_name}", ""), down, up)
-    server = MemoryTransport(PeerInfo(client_name, f"memory:{client_name}", ""), up, down)
+    at_client = PeerInfo(server_name, f"memory:{server_name}", "")
+    at_server = PeerInfo(client_name, f"memory:{client_name}", "")
+    client = MemoryTransport(at_client, down, up, gives_way)
+    server = MemoryTransport(at_server, up, down, gives_way)
     return client, server

@@ -124,7 +124,7 @@ def test_what_was_exchanged_since_is_not_removed(lvm: SimulatedLvmVolumes) -> No
     other = lvm.origin.add(lv.name, 4096)
     fix(finding)  # what was found is gone
     assert lvm.origin.volumes[lv.name] is other
-    lv.tags.clear()
+    lv.tags = frozenset()
     lvm.origin.volumes[lv.name] = lv
     with pytest.raises(StorageError, match="was not removed"):
         fix(finding)
@@ -133,7 +133,7 @@ def test_what_was_exchanged_since_is_not_removed(lvm: SimulatedLvmVolumes) -> No
 
 def test_copied_tags_and_names_like_ours_mean_nothing(lvm: SimulatedLvmVolumes) -> None:
     lv = add_source(lvm, "another-uuid")
-    lv.tags = {one.replace(lvm.origin.pool_uuid, "another-pool") for one in lv.tags}
+    lv.tags = frozenset(one.replace(lvm.origin.pool_uuid, "another-pool") for one in lv.tags)
     untouched = lvm.plant_unowned()
     assert problems(lvm) == []
     assert untouched()
@@ -185,7 +185,7 @@ def test_a_good_snapshot_is_never_removed(lvm: SimulatedLvmVolumes) -> None:
 
 def test_damaged_tags_are_told(lvm: SimulatedLvmVolumes) -> None:
     lv = add_staging(lvm, "")
-    lv.tags = {one for one in lv.tags if not one.startswith("blockrep.seq=")}
+    lv.tags = frozenset(one for one in lv.tags if not one.startswith("blockrep.seq="))
     assert only(problems(lvm)).level is Level.ERROR
 
 

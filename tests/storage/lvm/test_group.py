@@ -88,7 +88,7 @@ def test_only_ours_is_removed_and_only_as_it_was(lvm: SimulatedLvmVolumes) -> No
     # Somebody takes our tag away.
     again = group.read().find("br_g_1")
     assert again is not None
-    lvm.origin.volumes["br_g_1"].tags.clear()
+    lvm.origin.volumes["br_g_1"].tags = frozenset()
     with pytest.raises(StorageError, match="was not removed: its tags or its uuid"):
         group.remove(again)
     lvm.origin.volumes["br_g_1"].tags |= {"blockrep", "blockrep.role=good"}

@@ -35,10 +35,10 @@ def test_a_recreated_volume_has_none_of_its_predecessors_snapshots(
 def test_a_pool_that_was_replaced_has_none_either(lvm: SimulatedLvmVolumes) -> None:
     take_snapshot(lvm.source())
     snapshot = next(one for name, one in lvm.origin.volumes.items() if name.startswith("br_s_"))
-    snapshot.tags = {
+    snapshot.tags = frozenset(
         f"blockrep.pool={'0' * 32}" if tag.startswith("blockrep.pool=") else tag
         for tag in snapshot.tags
-    }
+    )
     assert lvm.source().snapshots() == []
 
 
@@ -130,7 +130,7 @@ def test_a_pool_that_queues_when_full_is_warned_of(
 
 
 def test_a_staging_volume_is_no_source(lvm: SimulatedLvmVolumes) -> None:
-    lvm.origin.volumes["live"].tags = {"blockrep", "blockrep.role=staging"}
+    lvm.origin.volumes["live"].tags = frozenset({"blockrep", "blockrep.role=staging"})
     with pytest.raises(VolumeError, match="is the staging volume of a transfer"):
         lvm.source().describe()
 

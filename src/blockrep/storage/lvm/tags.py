@@ -72,6 +72,7 @@ class Role(Enum):
         return f"{_PREFIX}role={self.value}"
 
 
+_ROLES: Final = {role.tag: role for role in Role}
 PENDING: Final = f"{_PREFIX}state=pending"
 BASE: Final = f"{_PREFIX}state=base"
 READY: Final = f"{_PREFIX}state=ready"
@@ -144,7 +145,7 @@ def role_of(volume: LogicalVolume) -> Role | None:
     """Return what a volume is to us, None if it is not ours."""
     if MARK not in volume.tags:
         return None
-    return next((role for role in Role if role.tag in volume.tags), None)
+    return next((role for tag, role in _ROLES.items() if tag in volume.tags), None)
 
 
 def replica_tag(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Self
 
 from blockrep.errors import InternalError, StorageError
@@ -44,12 +45,9 @@ class PagedFile:
     def read(self, offset_bytes: int, length_bytes: int) -> bytes:
         """Return a range of the content."""
         zeros = bytes(self.page_bytes)
-        first, last = (
-            offset_bytes // self.page_bytes,
-            (offset_bytes + length_bytes) // self.page_bytes,
-        )
-        joined = b"".join(self.pages.get(number, zeros) for number in range(first, last + 1))
-        start = offset_bytes - first * self.page_bytes
+        first, start = divmod(offset_bytes, self.page_bytes)
+        end = -(-(offset_bytes + length_bytes) // self.page_bytes)
+        joined = b"".join(map(self.pages.get, range(first, end), repeat(zeros)))
         return joined[start : start + length_bytes]
 
     def after_crash(self) -> PagedFile:
