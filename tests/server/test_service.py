@@ -297,7 +297,7 @@ def test_a_list_that_comes_meanwhile_does_not_cut_a_refusal_off(tmp_path: Path) 
     async def scenario() -> None:
         serving_service = service(tmp_path)
         serving_service.revoke({7})
-        left, right = memory_pair()
+        left, right = memory_pair(16)  # what is refused waits for its reader
         right.peer = PeerInfo("alpha", "memory", "", serial=7)
         serving = asyncio.create_task(serving_service.serve(right))
         await asyncio.sleep(0.1)
