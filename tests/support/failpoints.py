@@ -1,7 +1,7 @@
 """Named points in sender and receiver at which a real process is killed, or gets an error.
 
 The product has no switch for it: a point is one of its methods, wrapped by the program that the
-tests start in the place of ``blockrep`` (:func:`armed_program`).
+tests start in the place of ``blockrep`` (:func:`armed`).
 """
 
 from __future__ import annotations
@@ -46,10 +46,13 @@ def both(end: str, what: str, where: str) -> tuple[Point, Point]:
     )
 
 
-def armed_program(
-    point: Point, occurrence: int, action: str, marker: Path, tests: Path = TESTS
-) -> str:
-    """Return Python code to be run before ``main``: at that occurrence it does it, and marks it.
+def program(package: str, prelude: str = "") -> str:
+    """Return Python code that is ``blockrep`` (``cli``) or ``blockrep-server`` (``server``)."""
+    return f"import sys; {prelude}from blockrep.{package}.main import main; sys.exit(main())"
+
+
+def armed(point: Point, occurrence: int, action: str, marker: Path, tests: Path = TESTS) -> str:
+    """Return the prelude of a program: at that occurrence it does it, and marks it.
 
     ``action``: ``kill`` or ``error``. ``tests``: where the folder of this module lies there.
     """

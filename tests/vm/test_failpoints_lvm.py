@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from support import failpoints
-from support.failpoints import Point, armed_program, both
+from support.failpoints import Point, armed, both, program
 from support.reports import counted
 from vm.conftest import Groups, MakeGroups
 from vm.deployment import PUSH_SECONDS, SOURCE, TARGET, Deployment, Expected, deploy
@@ -45,7 +45,6 @@ targets = [{ name = "vgreplica/*", keep = 3, adopt = true }]
 """
 #: In the guests: the tests' own modules, and what a point leaves when it was reached.
 TESTS, MARKER = Path("/opt/blockrep/tests"), Path("/run/reached")
-_PROGRAM = "import sys; {}from blockrep.{}.main import main; sys.exit(main())"
 
 
 @dataclass(frozen=True)
@@ -177,14 +176,14 @@ class Site:
         if self.server is not None and self.server.running:
             self.server.terminate()
             self.server.wait(60)
-        program = ["python3", "-c", _PROGRAM.format(prelude, "server"), "--listen"]
-        self.server = self.hosts.pair.replica.spawn(program)
+        words = ["python3", "-c", program("server", prelude), "--listen"]
+        self.server = self.hosts.pair.replica.spawn(words)
         self.server.wait_for_output("listening on", timeout_seconds=60)
 
     def push(self, *options: str, prelude: str = "") -> Result:
-        program = ["python3", "-c", _PROGRAM.format(prelude, "cli"), "push", SOURCE, TARGET]
+        words = ["python3", "-c", program("cli", prelude), "push", SOURCE, TARGET, "--quiet"]
         return self.hosts.pair.origin.run(
-            [*program, "--quiet", *options], timeout_seconds=PUSH_SECONDS, check=False
+            [*words, *options], timeout_seconds=PUSH_SECONDS, check=False
         )
 
     def prepare(self, course: str) -> None:
@@ -222,7 +221,7 @@ class Site:
     def attempt(self, attempt: Attempt) -> None:
         """Push with the point armed; it must be reached."""
         point, kill = attempt.point, attempt.action == "kill"
-        prelude = armed_program(point, attempt.occurrence, attempt.action, MARKER, TESTS)
+        prelude = armed(point, attempt.occurrence, attempt.action, MARKER, TESTS)
         options = ["--adopt"] if attempt.course == "adopt" else []
         if point.end == "server":
             self.serve(prelude)
