@@ -234,11 +234,14 @@ class Site:
         machine = replica if point.end == "server" else origin
         reached = machine.run(["rm", str(MARKER)], timeout_seconds=30, check=False).rc == 0
         assert reached, f"not reached; the push ended with {done.rc}: {done.stderr}"
-        assert "defect" not in done.stderr, done.stderr
+        assert self.server is not None
+        said = done.stderr + self.server.stderr
+        assert "defect" not in said, said
         if point.end == "client":
             assert done.rc == (-signal.SIGKILL if kill else 11), done.stderr
         elif kill:
             assert done.rc == 7, done.stderr
+            assert self.server.wait(60).rc == -signal.SIGKILL
         else:  # what a server could not tidy up after its commit is not the client's business
             assert done.rc in {0, 11}, done.stderr
 
