@@ -79,13 +79,12 @@ def test_half_open_passes_one_direction_only(pair: Pair) -> None:
 
 def test_what_a_stall_holds_arrives_later(pair: Pair) -> None:
     pair.origin.run(PING, timeout_seconds=20)
-    pair.link.reset_counters()
     pair.link.stall(Direction.FORTH)
     ping = pair.origin.spawn(["ping", "-n", "-c", "3", "-W", "60", "replica"])
     pair.link.wait(Direction.FORTH, lambda seen: seen.held_frames >= 3, 30)
-    assert pair.link.counters(Direction.BACK).frames == 0
+    assert "bytes from" not in ping.stdout
     pair.link.restore()
-    assert "0% packet loss" in ping.wait(60).check().stdout
+    assert "3 received" in ping.wait(60).check().stdout
 
 
 def test_cut_after_stops_a_transfer_on_its_way(pair: Pair) -> None:
