@@ -14,7 +14,7 @@ import pytest
 
 from support.reports import record
 from vm.conftest import Groups, MakeGroups
-from vm.deployment import Deployment, assert_replicated, deploy, events_of
+from vm.deployment import PUSH_SECONDS, Deployment, assert_replicated, deploy, events_of
 from vm.harness.channel import Process
 from vm.harness.link import BOTH, Direction, Link
 from vm.harness.pair import Pair
@@ -86,7 +86,7 @@ def count_of(push: Process, event: str) -> int:
 
 def wait_for_retry(push: Process, count: int) -> None:
     """Wait until a push has lost its connection that often."""
-    push.wait_for_output(rf'(?s)("event": ?"retrying".*){{{count}}}', 180)
+    push.wait_for_output(rf'(?s)("event": ?"retrying".*){{{count}}}', PUSH_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_cut_link_ends_as_resumable_and_resumes(
 ) -> None:
     push = site.start_push()
     site.link.cut(*directions)
-    ended = push.wait(180)
+    ended = push.wait(PUSH_SECONDS)
     assert ended.rc == 7, ended.stderr
     error = events_of(ended.stdout)[-1]
     assert (error["event"], error["code"]) == ("error", "connection-lost")
@@ -120,8 +120,10 @@ def test_a_push_that_retries_outlives_cuts_of_each_kind(site: Site) -> None:
         site.link.cut(*directions)
         wait_for_retry(push, number)
         site.link.restore()
-        push.wait_for_output(rf'(?s)("event": ?"resumed".*){{{number}}}"durable_bytes"', 180)
-    ended = push.wait(180)
+        push.wait_for_output(
+            rf'(?s)("event": ?"resumed".*){{{number}}}"durable_bytes"', PUSH_SECONDS
+        )
+    ended = push.wait(PUSH_SECONDS)
     assert ended.rc == 0, ended.stderr
     assert_replicated(site.groups)
     sent = sum(one["wire_bytes"] for one in events_of(ended.stdout) if one["event"] == "committed")
@@ -132,7 +134,7 @@ def test_a_push_that_retries_outlives_cuts_of_each_kind(site: Site) -> None:
 def test_a_line_that_loses_frames_costs_time_only(site: Site) -> None:
     site.link.set_faults(drop_rate=0.03)
     push = site.hosts.start_push()
-    ended = push.wait(280)
+    ended = push.wait(PUSH_SECONDS)
     site.link.restore()
     assert ended.rc == 0, ended.stderr
     lost = sum(site.link.counters(one).swallowed_frames for one in BOTH)
@@ -147,7 +149,7 @@ def test_a_line_that_is_late_for_a_while_costs_time_only(site: Site, direction: 
     site.link.stall(direction)
     site.link.wait(direction, lambda seen: seen.held_frames >= 4, 60)
     site.link.restore()
-    ended = push.wait(180)
+    ended = push.wait(PUSH_SECONDS)
     assert ended.rc == 0, ended.stderr
     assert_replicated(site.groups)
     record("stalls of the line", 1, 0)
@@ -162,7 +164,7 @@ def test_what_arrives_after_its_session_ended_changes_nothing(site: Site) -> Non
     held = sum(site.link.counters(one).held_frames for one in BOTH)
     assert held > 4
     site.link.restore()
-    ended = push.wait(180)
+    ended = push.wait(PUSH_SECONDS)
     assert ended.rc == 0, ended.stderr
     assert count_of(push, "resumed") >= 1
     assert_replicated(site.groups)
@@ -180,9 +182,11 @@ def test_bytes_that_change_on_the_way_end_the_session_and_are_not_in_the_replica
         site.link.wait(direction, lambda seen: seen.corrupted_frames > 0, 60)
         site.link.restore()
         wait_for_retry(push, number)
-        push.wait_for_output(rf'(?s)("event": ?"resumed".*){{{number}}}"durable_bytes"', 180)
+        push.wait_for_output(
+            rf'(?s)("event": ?"resumed".*){{{number}}}"durable_bytes"', PUSH_SECONDS
+        )
         changed += site.link.counters(direction).corrupted_frames
-    ended = push.wait(180)
+    ended = push.wait(PUSH_SECONDS)
     assert ended.rc == 0, ended.stderr
     reasons = [one["reason"] for one in events_of(ended.stdout) if one["event"] == "retrying"]
     assert all("what arrived is not what was sent" in reason for reason in reasons), reasons
