@@ -16,9 +16,9 @@ import pytest
 
 from blockrep.certificates.authority import create_authority, issue
 from blockrep.certificates.naming import Role
+from support.failpoints import program
 
 MIB = 1024 * 1024
-_PROGRAM = "import sys; {}from blockrep.{}.main import main; sys.exit(main())"
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Site:
         return self.source.read_bytes() == self.replica.read_bytes()
 
     def _program(self, host: str, package: str) -> str:
-        return _PROGRAM.format(self.preludes.get(host, ""), package)
+        return program(package, self.preludes.get(host, ""))
 
     def command(self, *words: str) -> list[str]:
         return [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from integration.conftest import Site
-from support.failpoints import Point, armed_program, both
+from support.failpoints import Point, armed, both
 from support.reports import record
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -54,7 +54,7 @@ def attempt(site: Site, point: Point, occurrence: int, action: str) -> bool:
     old = site.replica.read_bytes()
     for offset in range(0, 4 * MIB, 512 * KIB):
         site.change(offset, 4 * KIB)
-    site.preludes = {point.end: armed_program(point, occurrence, action, marker)}
+    site.preludes = {point.end: armed(point, occurrence, action, marker)}
     with site.server():
         done = site.push()
     site.preludes = {}

@@ -113,6 +113,25 @@ def test_a_silent_peer_is_given_up_after_the_announced_time() -> None:
     run_virtual(scenario())
 
 
+def test_a_silent_peer_that_takes_nothing_either_is_given_up_after_the_announced_time() -> None:
+    """A cut line: a sign of life that nothing takes must not stop the clock."""
+
+    async def scenario() -> None:
+        left, right = memory_pair(1 << 16)
+        async with Channel(left, Side.CLIENT) as client:
+            await client.send(HELLO)
+            await right.receive_into(memoryview(bytearray(4096)))
+            await right.send(list(encode_message(WELCOME)))
+            await client.receive(Welcome)
+            left._outgoing.limit_bytes = 0
+            before = asyncio.get_running_loop().time()
+            with pytest.raises(ConnectionLostError, match="30 seconds"):
+                await client.receive(Volume)
+            assert asyncio.get_running_loop().time() - before == pytest.approx(30, abs=0.1)
+
+    run_virtual(scenario())
+
+
 def test_a_client_that_never_says_hello_is_dropped_in_time() -> None:
     async def scenario() -> None:
         _, right = memory_pair(1 << 16)

@@ -1,7 +1,7 @@
 """Named points in sender and receiver at which a real process is killed, or gets an error.
 
 The product has no switch for it: a point is one of its methods, wrapped by the program that the
-tests start in the place of ``blockrep`` (:func:`armed_program`).
+tests start in the place of ``blockrep`` (:func:`armed`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any
 
 from blockrep.errors import StorageError
 
+TESTS = Path(__file__).parents[1]
+
 
 @dataclass(frozen=True)
 class Point:
@@ -26,7 +28,7 @@ class Point:
     Attributes:
         name: for people, and of the test.
         end: ``client`` or ``server``.
-        where: ``module:Class.method`` below ``blockrep``.
+        where: ``module:Class.method`` or ``module:function`` below ``blockrep``.
         after: the method has done its work; else it has not begun.
     """
 
@@ -44,14 +46,19 @@ def both(end: str, what: str, where: str) -> tuple[Point, Point]:
     )
 
 
-def armed_program(point: Point, occurrence: int, action: str, marker: Path) -> str:
-    """Return Python code to be run before ``main``: at that occurrence it does it, and marks it.
+def program(package: str, prelude: str = "") -> str:
+    """Return Python code that is ``blockrep`` (``cli``) or ``blockrep-server`` (``server``)."""
+    return f"import sys; {prelude}from blockrep.{package}.main import main; sys.exit(main())"
 
-    ``action``: ``kill`` or ``error``.
+
+def armed(point: Point, occurrence: int, action: str, marker: Path, tests: Path = TESTS) -> str:
+    """Return the prelude of a program: at that occurrence it does it, and marks it.
+
+    ``action``: ``kill`` or ``error``. ``tests``: where the folder of this module lies there.
     """
     arguments = (point.where, point.after, occurrence, action, str(marker))
-    tests = str(Path(__file__).parents[1])
-    return f"sys.path.insert(0, {tests!r}); from support.failpoints import arm; arm{arguments!r}; "
+    here = f"sys.path.insert(0, {str(tests)!r})"
+    return f"{here}; from support.failpoints import arm; arm{arguments!r}; "
 
 
 def arm(where: str, after: bool, occurrence: int, action: str, marker: str) -> None:

@@ -11,6 +11,8 @@ import json
 import os
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -20,6 +22,17 @@ def record(what: str, tried: int, wrong: int, detail: str = "") -> None:
     if folder:
         content = {"what": what, "tried": tried, "wrong": wrong, "detail": detail}
         Path(folder, f"{uuid.uuid4()}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+@contextmanager
+def counted(what: str) -> Iterator[None]:
+    """Count one thing that is tried, and whether it went wrong."""
+    try:
+        yield
+    except BaseException as error:
+        record(what, 1, 1, repr(error))
+        raise
+    record(what, 1, 0)
 
 
 def table(folder: Path) -> list[str]:

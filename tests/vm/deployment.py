@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +153,38 @@ def assert_replicated(groups: Groups) -> dict[str, str]:
         assert pool.status().split()[6] == "-", "a metadata snapshot was left reserved"
     assert reports[groups.replica_volume.name]["lv_permissions"] == "read-only"
     return {name: digests[name] for name in good}
+
+
+@dataclass
+class Expected:
+    """What the good snapshots should hold.
+
+    ``goods``: digests of the good snapshots when they were last looked at; ``states``: of the
+    source since a push last ended, oldest first.
+    """
+
+    groups: Groups
+    goods: dict[str, str] = field(default_factory=dict)
+    states: list[str] = field(default_factory=list)
+
+    def note_source(self) -> None:
+        """Note what the source holds now: a push may bring it over."""
+        self.states.append(self.groups.thin_volume.digest())
+
+    def check_goods(self) -> None:
+        """Check the good snapshots as they are, whatever else is; a new one is some state whole."""
+        pool = self.groups.target_pool
+        self._take(pool.digests([good.name for good in tagged(pool, "good")]))
+
+    def learn(self) -> None:
+        """Check both ends after a push."""
+        self._take(assert_replicated(self.groups))
+        self.states = []
+
+    def _take(self, found: dict[str, str]) -> None:
+        # One push may finish a transfer and make another: fewer than are kept.
+        assert not self.goods or set(self.goods) & set(found), "good snapshots are gone"
+        for name, digest in found.items():
+            allowed = [self.goods[name]] if name in self.goods else self.states
+            assert digest in allowed, f"{name} is not what it was"
+        self.goods = found

@@ -77,6 +77,16 @@ def test_half_open_passes_one_direction_only(pair: Pair) -> None:
     assert pair.link.counters(Direction.BACK).passed_bytes == 0
 
 
+def test_what_a_stall_holds_arrives_later(pair: Pair) -> None:
+    pair.origin.run(PING, timeout_seconds=20)
+    pair.link.stall(Direction.FORTH)
+    ping = pair.origin.spawn(["ping", "-n", "-c", "3", "-W", "60", "replica"])
+    pair.link.wait(Direction.FORTH, lambda seen: seen.held_frames >= 3, 30)
+    assert "bytes from" not in ping.stdout
+    pair.link.restore()
+    assert "3 received" in ping.wait(60).check().stdout
+
+
 def test_cut_after_stops_a_transfer_on_its_way(pair: Pair) -> None:
     receiver = (
         "import socket; s = socket.create_server(('', 7000)); print('listening', flush=True);"

@@ -10,14 +10,13 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
-from support.reports import record
+from support.reports import counted
 from vm.conftest import Groups, MakeGroups
-from vm.deployment import Deployment, assert_replicated, deploy, give_certificates, tagged
+from vm.deployment import Deployment, Expected, deploy, give_certificates
 from vm.harness.channel import Process
 from vm.harness.machine import Machine
 from vm.harness.pair import Pair
@@ -43,17 +42,12 @@ max_payload_bytes = "64KiB"
 
 @dataclass
 class Site:
-    """Two hosts that are set up again after every power cut, and what their disks should hold.
-
-    ``goods``: digests of the good snapshots when a push last ended; ``states``: of the source
-    since, oldest first.
-    """
+    """Two hosts that are set up again after every power cut, and what their disks should hold."""
 
     hosts: Deployment
     groups: Groups
     rng: random.Random
-    goods: dict[str, str] = field(default_factory=dict)
-    states: list[str] = field(default_factory=list)
+    expected: Expected
 
     def set_up(self, machine: Machine) -> None:
         """Do what an administrator's boot does."""
@@ -76,7 +70,7 @@ class Site:
             volume.write_random(offset, rng.choice([4096, 100_000, 2 * MIB]))
         if rng.random() < 0.3:
             volume.discard(rng.randrange(0, VOLUME_BYTES - MIB, 65536), 512 * 1024)
-        self.states.append(volume.digest())
+        self.expected.note_source()
 
     def pushed(self) -> int:
         """Push to the end; return how many writes that cost the replica's disk."""
@@ -84,22 +78,8 @@ class Site:
         assert disk is not None
         before = disk.writes
         self.hosts.push("--quiet")
-        self.learn()
+        self.expected.learn()
         return disk.writes - before
-
-    def learn(self) -> None:
-        """Check both ends after a push; note what the replica's good snapshots hold."""
-        self.goods = assert_replicated(self.groups)
-        self.states = []
-
-    def check_goods(self) -> None:
-        """Check good snapshots as a power cut left them; one that is new is some state whole."""
-        pool = self.groups.target_pool
-        found = pool.digests([good.name for good in tagged(pool, "good")])
-        assert set(self.goods) & set(found), "good snapshots are gone"
-        for name, digest in found.items():
-            allowed = [self.goods[name]] if name in self.goods else self.states
-            assert digest in allowed, f"{name} is not what it was"
 
 
 @pytest.fixture
@@ -109,7 +89,7 @@ def site(volatile_pair: Pair) -> Iterator[Callable[[int], Site]]:
     def make(seed: int) -> Site:
         hosts = deploy(volatile_pair)
         groups = MakeGroups(volatile_pair)(volume_bytes=VOLUME_BYTES)
-        site = Site(hosts, groups, random.Random(seed))
+        site = Site(hosts, groups, random.Random(seed), Expected(groups))
         for machine, group in (
             (volatile_pair.origin, "volg"),
             (volatile_pair.replica, "vgreplica"),
@@ -137,17 +117,6 @@ def cut_during(push: Process, machine: Machine, rng: random.Random) -> bool:
     return cut
 
 
-@contextmanager
-def counted(what: str) -> Iterator[None]:
-    """Count a power cut, and whether it went wrong."""
-    try:
-        yield
-    except BaseException as error:
-        record(what, 1, 1, repr(error))
-        raise
-    record(what, 1, 0)
-
-
 def test_a_receiver_whose_power_fails(site: Callable[[int], Site]) -> None:
     here = site(1)
     replica = here.hosts.pair.replica
@@ -164,15 +133,15 @@ def test_a_receiver_whose_power_fails(site: Callable[[int], Site]) -> None:
                 replica.cut_power_after(here.rng.randint(1, writes))
             during += cut_during(push, replica, here.rng)
             replica.boot()
-            here.check_goods()
+            here.expected.check_goods()
             here.set_up(replica)
             if not push.running or here.rng.random() < 0.4:
                 assert push.wait(120).rc == 0
                 push = None
-                here.learn()
+                here.expected.learn()
     if push is not None:
         assert push.wait(120).rc == 0
-        here.learn()
+        here.expected.learn()
     assert during >= RECEIVER_CUTS // 2
 
 
@@ -193,7 +162,7 @@ def test_a_volume_that_lvm_noted_and_the_pool_was_not_told_of(
     transactions = here.groups.target_pool.transactions()
     here.set_up(replica)
     assert push.wait(180).rc == 0
-    here.learn()
+    here.expected.learn()
     assert transactions[0] > transactions[1], f"the cut came elsewhere: {activation.stderr}"
 
 
@@ -211,11 +180,11 @@ def test_a_sender_whose_power_fails(site: Callable[[int], Site]) -> None:
             here.change_source()
             origin.cut_power_after(here.rng.randint(1, writes))
             during += cut_during(here.hosts.start_push("--retry"), origin, here.rng)
-            here.check_goods()
+            here.expected.check_goods()
             origin.boot()
             here.set_up(origin)
-            assert here.groups.thin_volume.digest() == here.states[-1]
+            assert here.groups.thin_volume.digest() == here.expected.states[-1]
             if here.rng.random() < 0.4 or number == SENDER_CUTS - 1:
                 here.hosts.push("--retry", "--quiet")
-                here.learn()
+                here.expected.learn()
     assert during >= SENDER_CUTS // 2

@@ -225,20 +225,6 @@ def test_signals_while_the_metadata_is_reserved_leave_nothing_reserved(
         assert_replicated(groups)
 
 
-def test_a_cut_link_ends_as_resumable_and_resumes(hosts: Deployment, groups: Groups) -> None:
-    groups.thin_volume.write_random(0, 32 * MIB)
-    config = "[server]\nheartbeat_seconds = 1\npeer_timeout_seconds = 5\n"
-    hosts.pair.replica.write_file("/etc/blockrep/config.toml", config)
-    with hosts.server():
-        push = hosts.start_push("--bwlimit", "4M")
-        push.wait_for_output('"event": ?"progress"', 120)
-        hosts.pair.link.cut()
-        assert push.wait(120).rc == 7
-        hosts.pair.link.restore()
-        hosts.push()
-        assert_replicated(groups)
-
-
 def test_a_push_with_nothing_changed_does_not_read_the_volume(
     hosts: Deployment, make_groups: MakeGroups
 ) -> None:

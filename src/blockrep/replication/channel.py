@@ -93,6 +93,7 @@ class Channel:
         self._timer_changed = asyncio.Event()
         self._send_lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
+        self._pulse: asyncio.Task[None] | None = None
         self._listener: Callable[[Message], bool] | None = None
         self._room = asyncio.Event()
         self._room.set()
@@ -124,6 +125,9 @@ class Channel:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._finish()
         await self._transport.close()
+        if self._pulse is not None:
+            self._pulse.cancel()
+            await asyncio.gather(self._pulse, return_exceptions=True)
 
     def listen(self, listener: Callable[[Message], bool] | None) -> None:
         """Have ``listener`` see each message as it arrives; True means that it took it."""
@@ -305,8 +309,12 @@ class Channel:
                 self._transport.abort()
                 return
             if not self._send_lock.locked():
-                with contextlib.suppress(BlockrepError):
-                    await self._flush()
+                # Not awaited: a peer that takes nothing must not stop the clock that finds it dead.
+                self._pulse = asyncio.create_task(self._send_heartbeat())
+
+    async def _send_heartbeat(self) -> None:
+        with contextlib.suppress(BlockrepError):
+            await self._flush()
 
     async def _flush(self) -> bool:
         """Send what is queued; whether there was anything."""

@@ -10,12 +10,15 @@ Faults can be set for one direction or both, at any time:
   pulled cable. Nobody is told; TCP notices only by its own timers. ``restore()`` mends it.
 - ``cut_after(size_bytes, direction)`` cuts once that many more bytes have come: a transfer
   interrupted at a chosen point, without watching it.
+- ``stall()`` holds every frame back: nothing is lost, everything is late. ``restore()`` delivers
+  what was held, in order and ahead of what comes then.
 - ``set_faults(drop_rate, corrupt_rate)``: seeded chances per frame. Corrupting swaps two 16-bit
   words of the frame's data, which the checksums of IP and TCP cannot notice: only an end-to-end
   check does. Frames too short to carry such words pass unharmed.
 
-``counters()`` tells per direction how many frames and bytes came in, passed, and were swallowed or
-corrupted. A byte is a byte of an Ethernet frame, without preamble and checksum.
+``counters()`` tells per direction how many frames and bytes came in, passed, and were swallowed,
+held or corrupted; ``wait()`` waits until they say something. A byte is a byte of an Ethernet frame,
+without preamble and checksum.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import random
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 _FRAME_BYTES_MAX = 70_000
@@ -52,6 +56,7 @@ class Counters:
     bytes: int = 0
     passed_bytes: int = 0
     swallowed_frames: int = 0
+    held_frames: int = 0
     corrupted_frames: int = 0
 
 
@@ -60,14 +65,19 @@ class _Way:
     """State of one direction, under the link's lock."""
 
     dice: random.Random
+    outward: socket.socket
     cut: bool = False
+    stalled: bool = False
     cut_after_bytes: int | None = None
     drop_rate: float = 0.0
     corrupt_rate: float = 0.0
+    held: list[bytearray] = field(default_factory=list)
+    # Not the link's lock: a machine that takes no frames must not stop those to the other one.
+    sending: threading.Lock = field(default_factory=threading.Lock)
     counters: Counters = field(default_factory=Counters)
 
     def treat(self, frame: bytearray) -> bool:
-        """Count and perhaps damage a frame; tell whether it passes."""
+        """Count and perhaps damage or hold a frame; tell whether it passes now."""
         size = len(frame)
         seen = self.counters
         seen = replace(seen, frames=seen.frames + 1, bytes=seen.bytes + size)
@@ -78,12 +88,30 @@ class _Way:
             seen = replace(seen, passed_bytes=seen.passed_bytes + size)
             if self.dice.random() < self.corrupt_rate and _swap_words(frame, self.dice):
                 seen = replace(seen, corrupted_frames=seen.corrupted_frames + 1)
+        if self.stalled and not swallowed:
+            self.held.append(frame)
+            seen = replace(seen, held_frames=seen.held_frames + 1)
         self.counters = seen
         if self.cut_after_bytes is not None:
             self.cut_after_bytes -= size
             if self.cut_after_bytes <= 0:
                 self.cut, self.cut_after_bytes = True, None
-        return not swallowed
+        return not (swallowed or self.stalled)
+
+    def deliver(self, *frames: bytearray) -> None:
+        """Pass frames on."""
+        # A switched-off machine takes no frames: lost, as on a cable.
+        with self.sending, contextlib.suppress(BlockingIOError, BrokenPipeError):
+            for frame in frames:
+                self.outward.send(frame)
+
+    def mend(self) -> None:
+        """End all faults, deliver what is held."""
+        self.cut = self.stalled = False
+        self.cut_after_bytes = None
+        self.drop_rate = self.corrupt_rate = 0.0
+        held, self.held = self.held, []
+        self.deliver(*held)
 
 
 def _swap_words(frame: bytearray, dice: random.Random) -> bool:
@@ -102,8 +130,7 @@ class Link:
     """The relay. ``plug(end)`` gives a machine its end; all methods may be called by any thread."""
 
     def __init__(self, seed: int = 0) -> None:
-        self._lock = threading.Lock()
-        self._ways = {way: _Way(random.Random(f"{seed} {way.value}")) for way in BOTH}
+        self._changed = threading.Condition()
         # The end at which each direction's frames come in, and the one where they go out.
         self._relay_ends: list[socket.socket] = []
         self._guest_ends: list[socket.socket] = []
@@ -113,9 +140,13 @@ class Link:
             self._relay_ends.append(relay_end)
             self._guest_ends.append(guest_end)
         one, other = self._relay_ends
+        self._ways = {
+            way: _Way(random.Random(f"{seed} {way.value}"), outward)
+            for way, outward in zip(BOTH, (other, one), strict=True)
+        }
         self._threads = [
-            threading.Thread(target=self._relay, args=(way, *ends), name=way.value, daemon=True)
-            for way, ends in zip(BOTH, ((one, other), (other, one)), strict=True)
+            threading.Thread(target=self._relay, args=(way, inward), name=way.value, daemon=True)
+            for way, inward in zip(BOTH, (one, other), strict=True)
         ]
         for thread in self._threads:
             thread.start()
@@ -129,44 +160,59 @@ class Link:
 
     def cut(self, *directions: Direction) -> None:
         """Swallow all frames of these directions (both if none is named) from now on."""
-        with self._lock:
+        with self._changed:
             for direction in directions or BOTH:
                 self._ways[direction].cut = True
 
     def cut_after(self, size_bytes: int, direction: Direction) -> None:
         """Cut a direction once that many more bytes came in."""
-        with self._lock:
+        with self._changed:
             self._ways[direction].cut_after_bytes = size_bytes
+
+    def stall(self, *directions: Direction) -> None:
+        """Hold all frames of these directions (both if none is named) back from now on."""
+        with self._changed:
+            for direction in directions or BOTH:
+                self._ways[direction].stalled = True
 
     def is_cut(self, direction: Direction) -> bool:
         """Tell whether a direction is cut."""
-        with self._lock:
+        with self._changed:
             return self._ways[direction].cut
 
     def set_faults(
         self, *directions: Direction, drop_rate: float = 0.0, corrupt_rate: float = 0.0
     ) -> None:
         """Set the chances (0 to 1) of each frame of these directions (both if none is named)."""
-        with self._lock:
+        with self._changed:
             for direction in directions or BOTH:
                 self._ways[direction].drop_rate = drop_rate
                 self._ways[direction].corrupt_rate = corrupt_rate
 
     def restore(self) -> None:
-        """Mend everything, in both directions."""
-        with self._lock:
+        """Mend everything, in both directions; what a stall held arrives now."""
+        with self._changed:
             for way in self._ways.values():
-                way.cut, way.cut_after_bytes = False, None
-                way.drop_rate = way.corrupt_rate = 0.0
+                way.mend()
 
     def counters(self, direction: Direction) -> Counters:
         """Return what a direction saw so far."""
-        with self._lock:
+        with self._changed:
             return self._ways[direction].counters
+
+    def wait(
+        self, direction: Direction, reached: Callable[[Counters], bool], timeout_seconds: float
+    ) -> Counters:
+        """Return what a direction saw once that is enough. Raises TimeoutError."""
+        with self._changed:
+            way = self._ways[direction]
+            if not self._changed.wait_for(lambda: reached(way.counters), timeout_seconds):
+                raise TimeoutError(f"not reached in {timeout_seconds} s: {way.counters}")
+            return way.counters
 
     def reset_counters(self) -> None:
         """Start counting from 0 in both directions."""
-        with self._lock:
+        with self._changed:
             for way in self._ways.values():
                 way.counters = Counters()
 
@@ -179,13 +225,13 @@ class Link:
         for end in (*self._relay_ends, *self._guest_ends):
             end.close()
 
-    def _relay(self, direction: Direction, inward: socket.socket, outward: socket.socket) -> None:
+    def _relay(self, direction: Direction, inward: socket.socket) -> None:
         buffer = bytearray(_FRAME_BYTES_MAX)
+        way = self._ways[direction]
         while size := inward.recv_into(buffer):
             frame = buffer[:size]
-            with self._lock:
-                passes = self._ways[direction].treat(frame)
+            with self._changed:
+                passes = way.treat(frame)
+                self._changed.notify_all()
             if passes:
-                # A switched-off machine takes no frames: lost, as on a cable.
-                with contextlib.suppress(BlockingIOError, BrokenPipeError):
-                    outward.send(frame)
+                way.deliver(frame)
