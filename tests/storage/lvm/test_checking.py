@@ -85,7 +85,7 @@ def test_a_pool_that_queues_when_it_is_full_is_warned_of(lvm: SimulatedLvmVolume
     ("mode", "needs_check", "exit_code", "remedy"),
     [
         ("ro", False, 10, "lvconvert --repair"),
-        ("rw", True, 10, "lvconvert --repair"),
+        ("rw", True, 10, "--clear-needs-check-flag"),
         ("out_of_data_space", False, 6, "lvextend"),
     ],
 )

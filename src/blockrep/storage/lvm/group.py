@@ -192,8 +192,9 @@ class VolumeGroup:
                 f"the thin pool takes no changes any more (mode {status.mode})",
                 where=pool.full_name,
                 safe="what was acknowledged is kept; the replica and its snapshots are untouched",
-                next_step=f"repair it (lvconvert --repair {pool.full_name}), or extend its metadata"
-                f" (lvextend --poolmetadatasize +SIZE {pool.full_name}); then push again",
+                next_step="see the kernel's log: it says why; if its metadata is full, extend it"
+                f" (lvextend --poolmetadatasize +SIZE {pool.full_name}); then push again: it says"
+                " what the pool needs, and resumes",
             )
         return status
 

@@ -29,6 +29,9 @@ _METADATA_BLOCK_BYTES = 4096
 _BYTES_PER_MAPPING = 40
 _MAPPINGS_PER_LEAF = 126
 _METADATA_SLACK_BLOCKS = 16
+#: LVM checks a pool's metadata whenever it activates it, but leaves the mark where it is. A repair
+#: by thin-provisioning-tools 0.9 keeps it, too.
+_CLEARING = 'global/thin_check_options=["-q","--clear-needs-check-flag"]'
 #: Modes of "dmsetup status" in which a pool takes no changes.
 _TROUBLES = {"ro": "is read-only", "fail": "has failed"}
 
@@ -47,10 +50,17 @@ def check_pool_health(status: PoolStatus, pool: str) -> None:
             safe="nothing was changed",
             next_step=f"extend it: lvextend -L+SIZE {pool}",
         )
-    if status.mode != "rw" or status.needs_check:
-        state = _TROUBLES.get(status.mode, "needs a check")
+    if status.needs_check:
         raise VolumeError(
-            f"the thin pool {state}",
+            "the thin pool needs a check, and takes no changes before",
+            where=pool,
+            safe="nothing was changed",
+            next_step=f"deactivate it (if it is damaged, lvconvert --repair {pool}) and have LVM"
+            f" check it: lvchange -ay --config '{_CLEARING}' {pool}",
+        )
+    if status.mode != "rw":
+        raise VolumeError(
+            f"the thin pool {_TROUBLES.get(status.mode, status.mode)}",
             where=pool,
             safe="nothing was changed",
             next_step=f"deactivate it and repair it: lvconvert --repair {pool}",
