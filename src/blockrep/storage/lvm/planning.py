@@ -50,7 +50,7 @@ def check_pool_health(status: PoolStatus, pool: str) -> None:
             safe="nothing was changed",
             next_step=f"extend it: lvextend -L+SIZE {pool}",
         )
-    if status.needs_check:
+    if status.needs_check and status.mode != "fail":
         raise VolumeError(
             "the thin pool needs a check, and takes no changes before",
             where=pool,
