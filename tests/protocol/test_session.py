@@ -308,14 +308,16 @@ def test_a_partial_frame_does_not_outlive_bye() -> None:
     assert client.error is None
 
 
-def test_an_error_of_ours_reaches_the_peer_as_it_is() -> None:
+def test_an_error_of_ours_reaches_the_peer_as_it_is_and_as_ours() -> None:
     client, server = pair(State.STREAMING)
     server.fail(NoSpaceError("full", where="pool", safe="kept", next_step="lvextend"))
     assert deliver(server, client) == []
     assert isinstance(client.error, NoSpaceError)
     assert (
         client.error.as_fields()
-        == NoSpaceError("full", where="pool", safe="kept", next_step="lvextend").as_fields()
+        == NoSpaceError(
+            "full", where=f"{client.peer}: pool", safe="kept", next_step="lvextend"
+        ).as_fields()
     )
     client.receive_eof()
     assert isinstance(client.error, NoSpaceError)

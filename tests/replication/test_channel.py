@@ -61,7 +61,8 @@ def test_an_error_of_one_end_is_the_error_of_the_other() -> None:
             await server.__aexit__(None, VolumeError("no such volume"), None)
             with pytest.raises(VolumeError) as caught:
                 await client.receive(Volume)
-            assert (caught.value.what, caught.value.where) == ("no such volume", "vg/lv")
+            assert caught.value.what == "no such volume"
+            assert caught.value.where == f"{client.peer_address}: vg/lv", "it is missing there"
 
     run_virtual(scenario())
 

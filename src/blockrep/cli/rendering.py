@@ -170,7 +170,8 @@ class LineSink:
         if isinstance(event, events.Planned):
             return (
                 f"to send {format_bytes(event.data_bytes)}, to discard "
-                f"{format_bytes(event.discard_bytes)}, {event.extent_count} extents"
+                f"{format_bytes(event.discard_bytes)}, {event.extent_count} "
+                f"{'extent' if event.extent_count == 1 else 'extents'}"
             )
         if isinstance(event, events.Resumed):
             self._resumed_percent = 100 * event.done_bytes // max(1, event.total_bytes)
@@ -195,7 +196,8 @@ class LineSink:
 def _spent_text(event: events.Spent) -> str:
     """Return a line of a profile."""
     phases = ", ".join(f"{name} {seconds:.3f}" for name, seconds in event.phases)
-    text = f"seconds: {phases}"
+    total = sum(seconds for _, seconds in event.phases)
+    text = f"{total:.3f} s: {phases}"
     if event.commands:
         here = ", ".join(f"{name} {count} x: {took:.3f}" for name, count, took in event.commands)
         text += (

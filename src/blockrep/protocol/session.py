@@ -165,6 +165,8 @@ class Session:
         if isinstance(message, Abort):
             self.state = state
             error = message.to_error()
+            # What lacks there need not lack here: the user must see whose words these are.
+            error.where = f"{self.peer}: {error.where}" if error.where else self.peer
             # Whoever interrupted the peer did not interrupt us: here a connection was lost.
             interrupted = isinstance(error, InterruptedByUserError)
             self.error = self._lost(error.what) if interrupted else error

@@ -52,6 +52,9 @@ class PageDelta:
         if self._paused_bytes > 0:
             self._paused_bytes -= length_bytes
             return False
+        self._judge()
+        if self._paused_bytes > 0:
+            return False
         try:
             self._base.read_into(offset_bytes, self._view[:length_bytes])
         except BlockrepError as error:
@@ -59,7 +62,6 @@ class PageDelta:
             _LOG.warning("changed chunks are sent whole: the base cannot be read: %s", error)
             return False
         self._compared_bytes += length_bytes
-        self._judge()
         return True
 
     def is_same(self, content: bytearray, start: int, end: int, base_start: int) -> bool:

@@ -403,8 +403,8 @@ class Pusher:
         if base is None:
             return None
         try:
-            if await self._blocking.run(self._source.stored_digests, base) is not None:
-                return None  # its digests are kept, not its content
+            if not await self._blocking.run(self._source.has_content, base):
+                return None
             reader = await stack.enter_async_context(
                 opened(self._blocking, lambda: self._source.open_snapshot(base))
             )

@@ -95,6 +95,10 @@ class BoundedSource:
         """Open a snapshot for reading."""
         return self._source.open_snapshot(snapshot)
 
+    def has_content(self, snapshot: Snapshot) -> bool:
+        """Tell whether a snapshot can be read beside a newer one."""
+        return self._source.has_content(snapshot)
+
     def take_costs(self) -> Costs:
         """Return what the calls since the last of this cost."""
         return self._source.take_costs()

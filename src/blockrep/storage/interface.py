@@ -190,6 +190,12 @@ class SourceVolume(Protocol):
         As (block_bytes, seed, XXH3-128 digests of the blocks in order, 16 bytes each).
         """
 
+    def has_content(self, snapshot: Snapshot) -> bool:
+        """Tell whether a snapshot of ours can be read beside a newer one, and is what it was.
+
+        It is not where only its digests are kept, or if somebody made it writable.
+        """
+
     def take_costs(self) -> Costs:
         """Return what the calls since the last of this cost."""
 

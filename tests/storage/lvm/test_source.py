@@ -181,3 +181,16 @@ def test_a_push_takes_few_commands(lvm: SimulatedLvmVolumes) -> None:
     assert counts.pop("dmsetup") < 10
     assert counts == {"lvs": 5, "lvcreate": 1, "thin_delta": 1, "lvchange": 3, "lvremove": 1}
     assert lvm.source().snapshots() == [new]
+
+
+def test_a_snapshot_that_somebody_made_writable_is_neither_compared_nor_sent(
+    lvm: SimulatedLvmVolumes,
+) -> None:
+    """A page that equals it need not equal the target's base (I2)."""
+    source = lvm.source()
+    snapshot = take_snapshot(source)
+    assert source.has_content(snapshot)
+    lvm.origin.volumes[snapshot.name].read_only = False
+    assert not lvm.source().has_content(snapshot)
+    with pytest.raises(VolumeError, match="made writable"):
+        lvm.source().open_snapshot(snapshot)

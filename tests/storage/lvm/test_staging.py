@@ -11,6 +11,7 @@ import pytest
 from blockrep.errors import InternalError, StorageError
 from blockrep.model.extents import Extent, ExtentKind, summarize
 from blockrep.storage.lvm.group import VolumeGroup
+from blockrep.storage.lvm.reports import LogicalVolume, PoolStatus
 from blockrep.storage.lvm.staging import LvmStaging
 from storage.lvm.builders import simulated_volumes
 from storage.lvm_simulation import KIB
@@ -223,3 +224,26 @@ def test_after_a_failed_sync_nobody_resumes_even_if_its_mark_stays(
     staging.close()
     left = lvm.target().inspect().staging
     assert left is None or left.cursor_bytes == 0
+
+
+def test_discards_before_metadata_was_extended_may_have_been_ignored(
+    lvm: SimulatedLvmVolumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool whose metadata was full says yes to them; once it is extended it looks well (I1)."""
+    staging = begun(lvm, [])
+    staging.clear(Extent(0, CHUNK, ExtentKind.DISCARD))
+    staging.sync()
+    look = VolumeGroup.confirmed_status
+
+    def extended(group: VolumeGroup, pool: LogicalVolume) -> PoolStatus:
+        status = look(group, pool)
+        return dataclasses.replace(status, total_metadata_blocks=status.total_metadata_blocks * 2)
+
+    monkeypatch.setattr(VolumeGroup, "confirmed_status", extended)
+    staging.write(*data(0, CHUNK))
+    staging.sync()  # no discard since: nothing to doubt
+    monkeypatch.undo()
+    staging.clear(Extent(0, CHUNK, ExtentKind.DISCARD))
+    with pytest.raises(StorageError, match="extended between discards"):
+        staging.sync()
+    staging.close()

@@ -36,8 +36,9 @@ def run(options: argparse.Namespace) -> int:
         issued = issue(directory, options.name, roles, options.host, days)
         _tell(issued)
         print(
-            f"next: copy ca.pem, {issued.certificate.name} and {issued.key.name} to "
-            f"/etc/blockrep/certs of {options.name}"
+            f"next: copy ca.pem, {issued.certificate.name} and {issued.key.name} to the folder "
+            f"certs beside the configuration of {options.name} (/etc/blockrep/certs), unless that "
+            "is this host"
         )
     elif options.action == "renew":
         days = LEAF_DAYS if options.days is None else options.days

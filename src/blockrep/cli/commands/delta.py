@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(summary))
     elif not options.quiet:
         since = f"since snapshot #{base.sequence} ({base.id[:8]})" if base else "everything"
+        if target and not base:
+            since = f"no snapshot is held for {target}: everything"
         print(f"{source}: {since}")
         if options.extents:
             for one in extents:

@@ -76,7 +76,8 @@ class _Demo:
         _say(
             "blockrep keeps a replica of a disk on another host. This demonstration plays both "
             f"hosts in {self._folder}, with real processes, certificates and TLS on loopback; the "
-            "disk is an image file. With LVM thin volumes the commands are the same."
+            "disk is an image file. With LVM thin volumes the commands are the same. All commands "
+            "run in that folder, with --config HOST/config.toml."
         )
         self._prepare()
         with self._server():
@@ -147,7 +148,7 @@ class _Demo:
                     raise InternalError(msg, where=str(self._folder), next_step="try --keep")
                 _result(line)
                 port = line.rpartition(":")[2]
-                self._target = f"tls://localhost:{port}/{self._replica}"
+                self._target = f"tls://localhost:{port}/./{self._replica.name}"
                 yield
             finally:
                 server.terminate()
@@ -172,10 +173,11 @@ class _Demo:
             for _ in range(self._size_bytes // _MIB // 2):
                 file.write(self._random.randbytes(_MIB))
         half = self._size_bytes // 4
-        _show_command("blockrep", "push", self._source.name, "TARGET", "--bwlimit", _SLOW_RATE)
-        command = self._push_command("--json", "--bwlimit", _SLOW_RATE)
+        words = ("push", self._named_source, self._target, "--bwlimit", _SLOW_RATE)
+        _show_command("blockrep", *words)
+        command = self._command(*words, "--json")
         durable_bytes = 0
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as push:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=self._folder) as push:
             for line in push.stdout or ():
                 durable_bytes = max(durable_bytes, json.loads(line).get("durable_bytes", 0))
                 if durable_bytes >= half:
@@ -189,31 +191,32 @@ class _Demo:
 
     def _verify(self) -> None:
         self._title("Both hosts digest their newest common snapshot and compare")
-        self._call("verify", str(self._source), self._target)
+        self._call("verify", self._named_source, self._target)
         self._title("What the replica's host keeps")
         self._call("list", self._target)
 
-    def _push(self) -> None:
-        self._call("push", str(self._source), self._target)
+    @property
+    def _named_source(self) -> str:
+        return f"./{self._source.relative_to(self._folder)}"
 
-    def _push_command(self, *options: str) -> list[str]:
-        return self._command("push", str(self._source), self._target, *options)
+    def _push(self) -> None:
+        self._call("push", self._named_source, self._target)
 
     def _command(self, *words: str) -> list[str]:
         return [*_program("cli"), *words, "--config", str(self._folder / "origin" / "config.toml")]
 
     def _call(self, *words: str) -> None:
-        shown = [word.replace(f"{self._folder}/", "") for word in words]
-        _show_command("blockrep", *shown)
+        _show_command("blockrep", *words)
         done = subprocess.run(
             self._command(*words),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
+            cwd=self._folder,
         )
         for line in done.stdout.splitlines():
-            _result(line.replace(f"{self._folder}/", ""))
+            _result(line)
         if done.returncode:
             raise InternalError(
                 f"the command failed with exit code {done.returncode}",

@@ -48,6 +48,9 @@ def _listings(
         sink = sink_for(options.volume, as_json=False, quiet=True)
         with client_graph(settings) as context:
             replica = run_operation(operations.list_remote(context, target, sink))
+        if not (replica.exists or options.json or options.quiet):
+            print(f"{target}: there is no replica of that name yet")
+            return
         yield str(target), list(replica.snapshots)
     else:
         with client_graph(settings) as context:

@@ -157,6 +157,10 @@ class ImageSource:
             table.close()
             raise
 
+    def has_content(self, snapshot: Snapshot) -> bool:
+        """Tell whether it is a clone."""
+        return self._record(snapshot).content != "table"
+
     def take_costs(self) -> Costs:
         """Return nothing: no commands are run."""
         return Costs()

@@ -68,12 +68,12 @@ class Preparation:
         """Return the most that clearing allocates.
 
         Of what the volume shares with the replica (``shared_chunks``), a pool that cannot discard
-        copies all that is cleared; others copy the one that is cleared in part.
+        copies all that is cleared; others copy the first and the last one, if only in part.
         """
         if self.clear_from_bytes < 0:
             return 0
         if pool.can_discard:
-            return 1
+            return 2
         cleared_bytes = self.size_bytes - self.clear_from_bytes
         return min(shared_chunks, -(-cleared_bytes // pool.chunk_bytes) + 1)
 

@@ -75,12 +75,13 @@ class LvmSource:
 
     def describe(self) -> VolumeInfo:
         """Look at the live volume; the look serves a call of :meth:`snapshots` that follows."""
+        self._handed = None
         state, volume, pool = self._look()
-        self._handed = state
         check_thin_tools(self.runner)
         status = self._group.status(pool)
         if status.mode != "out_of_data_space":  # what is there can still be listed and read
             check_pool_health(status, pool.full_name)
+        self._handed = state
         return VolumeInfo("lvm-thin", volume.uuid, volume.size_bytes, pool.chunk_bytes)
 
     def snapshots(self) -> list[Snapshot]:
@@ -184,12 +185,24 @@ class LvmSource:
         """Open a snapshot for reading."""
         state, volume, pool = self._look()
         snapshot_volume = self._volume(self._marks_of(state, volume, pool), snapshot)
+        if not snapshot_volume.read_only:
+            raise VolumeError(
+                "the snapshot was made writable: what it holds is not known any more",
+                where=snapshot_volume.full_name,
+                safe="nothing of it was sent",
+                next_step=f"lvremove {snapshot_volume.full_name}, then push again",
+            )
         return LvmReader(self._group, snapshot_volume, pool, snapshot.size_bytes)
 
     def stored_digests(self, snapshot: Snapshot) -> tuple[int, int, Iterator[bytes]] | None:
         """Return None: snapshots have their content."""
         del snapshot
         return None
+
+    def has_content(self, snapshot: Snapshot) -> bool:
+        """Tell whether it is still read-only."""
+        mark = self._known.get(snapshot.id) or self._find(snapshot.id)
+        return mark is not None and mark.volume.read_only
 
     def take_costs(self) -> Costs:
         """Return what the calls since the last of this cost."""

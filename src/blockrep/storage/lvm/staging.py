@@ -25,7 +25,7 @@ from blockrep.storage.lvm.planning import (
     round_up,
     space_of,
 )
-from blockrep.storage.lvm.reports import LogicalVolume, PoolStatus
+from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.tags import READY, StagingMark, plan_tag
 
 __all__ = ["LvmStaging", "staging_info"]
@@ -68,7 +68,8 @@ class LvmStaging:
         self.info = staging_info(mark, self._cursors)
         self._chunk_bytes = pool.chunk_bytes
         self._can_discard = pool.can_discard
-        self._status: PoolStatus | None = None
+        self._status = group.status(pool)
+        self._discards = self._confirmed_discards = 0
         self._poison: BlockrepError | None = None
         # An error is told to one sync only: two at once, and the other would call it durable.
         self._syncing = threading.Lock()
@@ -113,6 +114,7 @@ class LvmStaging:
             first = round_up(start, self._chunk_bytes)
             last = end // self._chunk_bytes * self._chunk_bytes
             if first < last and self._can_discard:
+                self._discards += 1
                 self._can_discard = self._device.discard(first, last - first)
             if first < last and self._can_discard:
                 self._write_zeros(start, first)
@@ -128,6 +130,7 @@ class LvmStaging:
         """Put all that was written on stable storage; the first error is final."""
         with self._syncing:
             self._check_usable()
+            discards = self._discards
             try:
                 self._device.sync()
             except StorageError as error:
@@ -135,10 +138,24 @@ class LvmStaging:
                 self._forbid_resume()
                 raise
             try:
-                self._status = self._group.confirmed_status(self._pool)
+                self._confirm(discards)
             except StorageError as error:
                 self._poison = error  # for us; what was durable before is good for a resume
                 raise
+
+    def _confirm(self, discards: int) -> None:
+        """Prove that what was synced took effect. Raises StorageError: it may not have."""
+        before, self._status = self._status, self._group.confirmed_status(self._pool)
+        extended = before.total_metadata_blocks != self._status.total_metadata_blocks
+        if extended and self._discards > self._confirmed_discards:
+            # Had it been full, discards would have been ignored until then, and said to be done.
+            raise StorageError(
+                "the pool's metadata was extended between discards",
+                where=self._pool.full_name,
+                safe="what was acknowledged is kept; the replica and its snapshots are untouched",
+                next_step="push again: it resumes",
+            )
+        self._confirmed_discards = discards
 
     def _forbid_resume(self) -> None:
         """Let nobody resume from here: what the kernel dropped, nobody knows."""
@@ -156,8 +173,7 @@ class LvmStaging:
 
     def space(self) -> Space:
         """Return the pool's room above its reserves, as of the last sync."""
-        status = self._status or self._group.status(self._pool)
-        return space_of(status, self._chunk_bytes, self._group.settings)
+        return space_of(self._status, self._chunk_bytes, self._group.settings)
 
     def _synced_space(self) -> Space:
         """Return the room; what is only in memory has not taken its chunks yet."""

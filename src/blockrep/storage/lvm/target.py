@@ -202,9 +202,8 @@ class LvmTarget:
 
     def prune(self, keep: int, protected_ids: Collection[str]) -> list[Snapshot]:
         """Remove the oldest good snapshots beyond ``keep``; right after a commit as it saw them."""
-        view, self._handed = self._handed, None
-        if view is None:
-            view = view_target(self._group.read(), self._name.lv)
+        handed, self._handed = self._handed, None
+        view = handed or view_target(self._group.read(), self._name.lv)
         needed = {mark.base_id for mark in view.stagings} | set(protected_ids)
         removed = []
         for mark in view.goods[: -max(keep, 1)]:
@@ -394,6 +393,7 @@ class LvmTarget:
 
         Or is smaller: of one that somebody shrank the mappings are what they were.
         """
+        self._proven = ""
         if view.replica is None or not view.owned or view.newest is None or view.merge_pending:
             return False
         if view.replica.size_bytes < view.newest.volume.size_bytes:

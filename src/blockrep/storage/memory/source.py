@@ -76,6 +76,11 @@ class MemorySource:
         """Open a snapshot for reading."""
         return MemoryReader(self._find(snapshot)[1])
 
+    def has_content(self, snapshot: Snapshot) -> bool:
+        """Tell that it has."""
+        del snapshot
+        return True
+
     def take_costs(self) -> Costs:
         """Return nothing: no commands are run."""
         return Costs()
