@@ -136,11 +136,13 @@ def test_a_receiver_whose_power_fails(site: Callable[[int], Site]) -> None:
             here.expected.check_goods()
             here.set_up(replica)
             if not push.running or here.rng.random() < 0.4:
-                assert push.wait(120).rc == 0
+                ended = push.wait(120)
+                assert ended.rc == 0, ended.stderr
                 push = None
                 here.expected.learn()
     if push is not None:
-        assert push.wait(120).rc == 0
+        ended = push.wait(120)
+        assert ended.rc == 0, ended.stderr
         here.expected.learn()
     assert during >= RECEIVER_CUTS // 2
 
