@@ -35,7 +35,7 @@ pytestmark = pytest.mark.vm
 
 CHOICE = os.environ.get("BLOCKREP_FAILPOINTS", "1")
 #: Of each end, by the seed.
-CHOSEN_PLACES = 4
+CHOSEN_PLACES = 2
 ATTEMPTS_IN_A_ROW = 1 if CHOICE == "all" else 3
 VOLUME_BYTES = 8 * MIB
 CONFIGURATION = """
