@@ -130,6 +130,7 @@ def cut_during(push: Process, machine: Machine, rng: random.Random) -> bool:
     return cut
 
 
+@pytest.mark.timeout(1800)
 def test_a_receiver_whose_power_fails(site: Callable[[int], Site]) -> None:
     here = site(1)
     replica = here.hosts.pair.replica
