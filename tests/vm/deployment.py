@@ -23,6 +23,17 @@ SOURCE = "volg/thin_volume"
 TARGET = "replica:vgreplica/thinv_replica"
 CERTIFICATES = "/etc/blockrep/certs"
 PUSH_SECONDS = 300.0
+#: Of hosts that notice a dead peer in seconds, so that a cut costs no more.
+IMPATIENT = """
+[client]
+connect_timeout_seconds = 5
+retry_longest_wait_seconds = 2
+[server]
+heartbeat_seconds = 1
+peer_timeout_seconds = 8
+window_bytes = "2MiB"
+max_payload_bytes = "64KiB"
+"""
 
 
 @dataclass(frozen=True)

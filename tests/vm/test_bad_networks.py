@@ -14,7 +14,7 @@ import pytest
 
 from support.reports import record
 from vm.conftest import Groups, MakeGroups
-from vm.deployment import PUSH_SECONDS, Deployment, assert_replicated, deploy, events_of
+from vm.deployment import IMPATIENT, PUSH_SECONDS, Deployment, assert_replicated, deploy, events_of
 from vm.harness.channel import Process
 from vm.harness.link import BOTH, Direction, Link
 from vm.harness.pair import Pair
@@ -23,17 +23,6 @@ from vm.harness.volumes import MIB
 pytestmark = pytest.mark.vm
 
 DATA_BYTES = 16 * MIB
-#: A dead peer is noticed in seconds, so that a cut costs no more.
-CONFIGURATION = """
-[client]
-connect_timeout_seconds = 5
-retry_longest_wait_seconds = 2
-[server]
-heartbeat_seconds = 1
-peer_timeout_seconds = 8
-window_bytes = "2MiB"
-max_payload_bytes = "64KiB"
-"""
 SILENCE = "nothing was heard from the peer for 8 seconds"
 #: How a session ends whose peer gave up first, and whose socket could still say so.
 GONE = "the connection broke|it was cut"
@@ -69,7 +58,7 @@ class Site:
 def site(pair: Pair, make_groups: MakeGroups) -> Iterator[Site]:
     hosts = deploy(pair)
     for machine in pair.machines:
-        machine.write_file("/etc/blockrep/config.toml", CONFIGURATION)
+        machine.write_file("/etc/blockrep/config.toml", IMPATIENT)
     groups = make_groups(volume_bytes=24 * MIB)
     groups.thin_volume.write_random(0, DATA_BYTES)
     with hosts.server() as server:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from support.reports import counted, record
+from support.reports import counted
 from vm.conftest import Groups, MakeGroups
-from vm.deployment import Deployment, Expected, deploy, give_certificates
+from vm.deployment import IMPATIENT, Deployment, Expected, deploy, give_certificates
 from vm.harness.channel import Process
 from vm.harness.machine import Machine
 from vm.harness.pair import Pair
@@ -27,17 +27,6 @@ pytestmark = pytest.mark.vm
 RECEIVER_CUTS = 20
 SENDER_CUTS = 10
 VOLUME_BYTES = 12 * MIB
-#: A peer that lost its power is noticed in seconds, so that a cut costs no more.
-CONFIGURATION = """
-[client]
-connect_timeout_seconds = 5
-retry_longest_wait_seconds = 2
-[server]
-heartbeat_seconds = 1
-peer_timeout_seconds = 8
-window_bytes = "2MiB"
-max_payload_bytes = "64KiB"
-"""
 
 
 @dataclass
@@ -61,7 +50,7 @@ class Site:
         )
         machine.run(script, timeout_seconds=60)
         give_certificates(machine)
-        machine.write_file("/etc/blockrep/config.toml", CONFIGURATION)
+        machine.write_file("/etc/blockrep/config.toml", IMPATIENT)
         if group == "vgreplica":
             self.hosts.start_server()
 
@@ -73,17 +62,6 @@ class Site:
         if rng.random() < 0.3:
             volume.discard(rng.randrange(0, VOLUME_BYTES - MIB, 65536), 512 * 1024)
         self.expected.note_source()
-
-    def finish(self, push: Process) -> None:
-        """Wait for a push that retries; if LVM's own command failed after the boot, push again.
-
-        That is what its error says to do: only lost connections are waited out.
-        """
-        ended = push.wait(120)
-        if ended.rc == 11 and "see what LVM says" in ended.stderr:
-            record("pushes that LVM's own failure ended after a power cut", 1, 0, ended.stderr)
-            ended = self.hosts.push(check=False)
-        assert ended.rc == 0, ended.stderr
 
     def pushed(self) -> int:
         """Push to the end; return how many writes that cost the replica's disk."""
@@ -150,11 +128,13 @@ def test_a_receiver_whose_power_fails(site: Callable[[int], Site]) -> None:
             here.expected.check_goods()
             here.set_up(replica)
             if not push.running or here.rng.random() < 0.4:
-                here.finish(push)
+                ended = push.wait(120)
+                assert ended.rc == 0, ended.stderr
                 push = None
                 here.expected.learn()
     if push is not None:
-        here.finish(push)
+        ended = push.wait(120)
+        assert ended.rc == 0, ended.stderr
         here.expected.learn()
     assert during >= RECEIVER_CUTS // 2
 
