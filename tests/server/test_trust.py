@@ -87,6 +87,18 @@ async def test_a_handshake_that_was_held_open_does_not_outlive_the_revocation(
     assert b"was revoked" in await held.finish()
 
 
+async def test_nobody_gets_in_once_the_command_that_revokes_has_ended(
+    server: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next look may be seconds away: whoever comes is judged by the list as it is."""
+    monkeypatch.setattr(module, "_POLL_SECONDS", 3600)
+    await server.start()
+    assert b"mallory" in await welcome(server)
+    revoke(server.certs, "mallory")
+    assert b"was revoked" in await welcome(server)
+    await server.stop()
+
+
 async def test_what_is_revoked_when_it_starts_is_revoked(
     server: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:

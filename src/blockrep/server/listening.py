@@ -14,6 +14,7 @@ from blockrep.config.settings import Settings
 from blockrep.config.values import Address, LocalAddress
 from blockrep.errors import BlockrepError
 from blockrep.replication.blocking import ThreadBlocking
+from blockrep.replication.receiver import AuditSink
 from blockrep.server.audit import audit_for, use_audit_file
 from blockrep.server.graph import THREADS_PER_SESSION, audit_file_of, service_of
 from blockrep.server.reload import reload_when
@@ -21,6 +22,7 @@ from blockrep.server.service import Service
 from blockrep.server.trust import TrustInForce, read_trust
 from blockrep.transport.interface import PeerInfo
 from blockrep.transport.local import LocalListener
+from blockrep.transport.tls import TlsTransport
 from blockrep.transport.tls_listener import TlsListener
 
 __all__ = ["inherited_sockets", "serve_listening"]
@@ -81,7 +83,7 @@ async def serve_listening(
             record = audit_for(PeerInfo("", "", ""))
             tls = trust = None
             if remote or adopted:
-                tls, trust = await _listen_tls(settings, service, remote, adopted)
+                tls, trust = await _listen_tls(settings, service, remote, adopted, record)
                 listeners.append(tls)
                 watching = [
                     asyncio.create_task(trust.watch(record)),
@@ -111,12 +113,19 @@ async def _listen_tls(
     service: Service,
     addresses: Sequence[Address],
     adopted: Sequence[socket.socket],
+    record: AuditSink,
 ) -> tuple[TlsListener, TrustInForce]:
     trust = read_trust(settings)
     trust.warn_of_expiry()
+
+    async def serve(transport: TlsTransport) -> None:
+        # Who revokes and sees the command end expects that nobody gets in from then on.
+        in_force.look(record)
+        await service.serve(transport)
+
     listener = TlsListener(
         trust.context,
-        service.serve,
+        serve,
         joins=trust.joins,
         refused=_tell_refused,
         max_unauthenticated=settings.server.max_unauthenticated,

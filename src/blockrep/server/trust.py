@@ -119,10 +119,18 @@ class TrustInForce:
         """
         while True:
             await asyncio.sleep(_POLL_SECONDS)
-            try:
-                self._follow(audit)
-            except Exception:  # noqa: BLE001 - a defect must not switch revocation off for good
-                _log.exception("the revocation list was not read because of a defect")
+            self.look(audit)
+
+    def look(self, audit: AuditSink) -> None:
+        """Apply the revocation list if it changed, before anybody is judged by the one before.
+
+        Args:
+            audit: told the event ``revocation``.
+        """
+        try:
+            self._follow(audit)
+        except Exception:  # noqa: BLE001 - a defect must not switch revocation off for good
+            _log.exception("the revocation list was not read because of a defect")
 
     async def warn_daily(self) -> None:
         """Log which certificates will soon stop replication, until it is cancelled."""
