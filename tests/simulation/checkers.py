@@ -32,6 +32,7 @@ class Checkers:
         self._good: dict[str, object] = {}
         self._seen: tuple[dict[str, Good], dict[str, Taken]] = ({}, {})
         self._bases_taken_away = False
+        self._lying_disk = False
         self.broken: BrokenPromiseError | None = None
         self.looks = 0
 
@@ -93,12 +94,24 @@ class Checkers:
         if self._good and not common and not self._bases_taken_away:
             raise self._broken("I5: no common base is left")
 
-    def excuse(self, *, lying_disk: bool = False, bases_taken_away: bool = False) -> None:
-        """Take note of what an administrator or a disk did, against which nothing is promised."""
-        self._bases_taken_away = self._bases_taken_away or bases_taken_away
-        if lying_disk:
-            goods = self._replica.goods()
-            self._good = {name: goods[name].content.mark() for name in goods}
+    def excuse_missing_bases(self) -> None:
+        """Take note that somebody took the bases away: nothing is promised against that."""
+        self._bases_taken_away = True
+
+    def excuse_lies(self, lying: bool) -> None:
+        """Take note that the replica's disk begins to lie, or is honest again.
+
+        Nothing is promised of what it holds then, but that a comparison tells.
+        """
+        self._lying_disk = lying
+        goods = self._replica.goods()
+        self._good = {name: goods[name].content.mark() for name in goods}
+
+    def is_newest_right(self) -> bool:
+        """Tell whether the newest good snapshot is what its source is."""
+        newest_id, newest = list(self._replica.goods().items())[-1]
+        wanted = self._taken[newest_id]
+        return newest.content.read(newest.size_bytes) == wanted.read(wanted.size_bytes)
 
     def _broken(self, what: str) -> BrokenPromiseError:
         """Remember the first: the host on which it was found takes it for a defect of its own."""
@@ -117,6 +130,8 @@ class Checkers:
             return
         if staged.cursor_bytes < end:
             raise self._broken(f"I1: {end} acknowledged, {staged.cursor_bytes} recorded")
+        if self._lying_disk:
+            return
         wanted = self._taken[staged.snapshot_id].read(end)
         if staged.content.read(end) != wanted:
             raise self._broken(f"I2: {end} acknowledged, and not all of it is right")
@@ -136,6 +151,8 @@ class Checkers:
         size_bytes = wanted.size_bytes
         if good.size_bytes != size_bytes:
             raise self._broken(f"I2: {snapshot_id[:8]} has another size than its source")
+        if self._lying_disk:
+            return
         content = wanted.read(size_bytes)
         if good.content.read(size_bytes) != content:
             raise self._broken(f"I2: {snapshot_id[:8]} differs from its source")

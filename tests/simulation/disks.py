@@ -38,6 +38,13 @@ _LOOKALIKE = [
 ]  # fmt: skip
 _FOREIGN: tuple[int, dict[int, dict[int, Block]]] = (1 << 40, {})
 Step = Callable[[str], None]
+Lands = Callable[[int, int], int | None]
+"""Tells where what is written at an offset, of a length in bytes, lands; None: nowhere."""
+
+
+def honest(offset_bytes: int, _length_bytes: int) -> int | None:
+    """Put everything where it belongs."""
+    return offset_bytes
 
 
 class Content(Protocol):
@@ -113,13 +120,16 @@ class Disk(Protocol):
         """Lose power, but for the unflushed sectors that survive: asked for each."""
 
     def fail(self, what: str) -> None:
-        """Let ``read``, ``sync`` or ``write`` fail until :meth:`repair`."""
+        """Let ``read`` or ``sync`` fail until :meth:`repair`; ``sync once``: one time."""
 
     def fill(self, free_chunks: int) -> None:
         """Let somebody else take the room, but for so many chunks."""
 
+    def lie(self, lands: Lands) -> None:
+        """Put what is written to staging where that says, until :meth:`repair`."""
+
     def repair(self) -> None:
-        """End what :meth:`fail` and :meth:`fill` began."""
+        """End what these began."""
 
     def spoil(self, rng: random.Random) -> bool:
         """Change a byte of the newest good snapshot, as a disk that lies does; False: none."""
@@ -231,18 +241,22 @@ class MemoryDisk:
         self._host.crash(lambda _offset: survives())
 
     def fail(self, what: str) -> None:
-        if what == "sync":
-            self._host.fail_syncs(1000)
+        if what.startswith("sync"):
+            self._host.fail_syncs(1 if what == "sync once" else 1000)
         else:
             self.failing.add(what)
 
     def fill(self, free_chunks: int) -> None:
         self._host.capacity_bytes = self._host.used_bytes() + free_chunks * self.chunk_bytes
 
+    def lie(self, lands: Lands) -> None:
+        self._host.lands = lands
+
     def repair(self) -> None:
         self.failing.clear()
         self._host.fail_syncs(0)
         self._host.capacity_bytes = None
+        self._host.lands = honest
 
     def spoil(self, rng: random.Random) -> bool:
         for _, file in reversed(self._volume.goods.values()):
@@ -418,14 +432,23 @@ class LvmDisk:
         shutil.rmtree(self._settings.runtime_directory, ignore_errors=True)
 
     def fail(self, what: str) -> None:
-        self.group.failing.add(what)
+        # A sync fails once either way: the kernel then has forgotten what was to be written.
+        self.group.failing.add(what.removesuffix(" once"))
 
     def fill(self, free_chunks: int) -> None:
         self.group.total_chunks = len(self.group.blocks()) + free_chunks
 
+    def fill_metadata(self, free_blocks: int) -> None:
+        """Let somebody else take the room for metadata, but for so many blocks."""
+        self.group.total_metadata_blocks = self.group.used_metadata_blocks + free_blocks
+
+    def lie(self, lands: Lands) -> None:
+        self.group.lands = lands
+
     def repair(self) -> None:
         self.group.failing.clear()
-        self.group.total_chunks = 4096
+        self.group.total_chunks = self.group.total_metadata_blocks = 4096
+        self.group.lands = honest
 
     def disturb_command(self, rng: random.Random) -> None:
         """Let one of the next changing commands fail or not end in time."""

@@ -22,6 +22,7 @@ def disarm(scenario: Scenario) -> None:
     for host in (scenario.origin, scenario.replica):
         host.crash_in = 0
         host.delays_seconds = [0.0, 0.0, 0.001]
+        host.slow_in = 0
         host.disk.repair()
         if isinstance(host.disk, LvmDisk):
             host.disk.end_disturbances()
@@ -46,8 +47,8 @@ def both_crash(scenario: Scenario, rng: random.Random) -> None:
     _crash(scenario.replica, rng)
 
 
-def sync_fails(scenario: Scenario, _rng: random.Random) -> None:
-    scenario.replica.disk.fail("sync")
+def sync_fails(scenario: Scenario, rng: random.Random) -> None:
+    scenario.replica.disk.fail(rng.choice(["sync", "sync once"]))
 
 
 def reading_fails(scenario: Scenario, _rng: random.Random) -> None:
@@ -63,6 +64,12 @@ def slow_disks(scenario: Scenario, rng: random.Random) -> None:
         host.delays_seconds = [0.0, rng.choice([0.5, 4.0, 29.0])]
 
 
+def one_call_is_slow(scenario: Scenario, rng: random.Random) -> None:
+    """Slower than any peer would be silent, and all others are quick."""
+    host = rng.choice([scenario.origin, scenario.replica])
+    host.slow_in, host.slow_seconds = rng.randint(1, 30), rng.choice([20.0, 100.0, 1000.0])
+
+
 def clock_jumps(scenario: Scenario, rng: random.Random) -> None:
     host = rng.choice([scenario.origin, scenario.replica])
     host.clock_seconds += rng.choice([-2, 3]) * _YEAR_SECONDS
@@ -71,6 +78,10 @@ def clock_jumps(scenario: Scenario, rng: random.Random) -> None:
 def a_command_fails(scenario: Scenario, rng: random.Random) -> None:
     """Or does not end in time, with its effect or without."""
     _on_lvm(scenario, rng, lambda disk: disk.disturb_command(rng))
+
+
+def somebody_fills_the_metadata(scenario: Scenario, rng: random.Random) -> None:
+    _on_lvm(scenario, rng, lambda disk: disk.fill_metadata(rng.randint(0, 12)))
 
 
 def metadata_is_held(scenario: Scenario, rng: random.Random) -> None:
@@ -104,7 +115,9 @@ FAULTS: tuple[Arm, ...] = (
     sync_fails,
     reading_fails,
     somebody_fills_the_pool,
+    somebody_fills_the_metadata,
     slow_disks,
+    one_call_is_slow,
     clock_jumps,
     a_command_fails,
     metadata_is_held,

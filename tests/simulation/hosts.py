@@ -25,6 +25,7 @@ class SimulatedHost:
             between two effects on the disk.
         boots: how often it was started.
         delays_seconds: what a storage call may take.
+        slow_in: storage calls until one takes ``slow_seconds``; 0: none does.
         clock_seconds: what its clock is wrong by.
         keeps_power: only its processes die.
     """
@@ -34,6 +35,8 @@ class SimulatedHost:
         self.crash_in = 0
         self.boots = 0
         self.delays_seconds = [0.0]
+        self.slow_in = 0
+        self.slow_seconds = 0.0
         self.clock_seconds = 0
         self.keeps_power = False
         self.on_crash: list[Callable[[], None]] = []
@@ -70,9 +73,17 @@ class SimulatedHost:
                 self.crash()
                 raise CrashedError
 
+    def delay_seconds(self) -> float:
+        """Return how long the next storage call takes."""
+        if self.slow_in:
+            self.slow_in -= 1
+            if not self.slow_in:
+                return self.slow_seconds
+        return self._rng.choice(self.delays_seconds)
+
     def blocking(self) -> SimulatedBlocking:
         """Return where the storage calls of what is started now run."""
-        return SimulatedBlocking(self, self._rng)
+        return SimulatedBlocking(self)
 
     def call(self, boot: int, function: Callable[[], T]) -> T:
         """Run a storage call of a process that was started in that boot."""
@@ -89,16 +100,15 @@ class SimulatedHost:
 class SimulatedBlocking:
     """See :class:`blockrep.replication.blocking.Blocking`."""
 
-    def __init__(self, host: SimulatedHost, rng: random.Random) -> None:
+    def __init__(self, host: SimulatedHost) -> None:
         self._host = host
         self._boot = host.boots
-        self._rng = rng
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run it at once, after a moment; a cancelled wait lasts until it has run."""
         cancelled: asyncio.CancelledError | None = None
         try:
-            await asyncio.sleep(self._rng.choice(self._host.delays_seconds))
+            await asyncio.sleep(self._host.delay_seconds())
         except asyncio.CancelledError as error:
             cancelled = error
         result = self._host.call(self._boot, lambda: function(*args, **kwargs))

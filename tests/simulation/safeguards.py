@@ -23,10 +23,11 @@ from blockrep.replication.sender import Pusher
 from blockrep.replication.writing import Position, StagingWriter
 from blockrep.server.gate import TargetGate
 from blockrep.storage.locks import VolumeLock
-from blockrep.storage.lvm import group, staging, tags, target
+from blockrep.storage.lvm import group, planning, staging, tags, target
 from blockrep.storage.lvm.allowance import Allowance
 from blockrep.storage.lvm.metadata import PoolMetadata
 from blockrep.storage.lvm.recovery import view_target
+from blockrep.storage.lvm.reports import PoolStatus
 from blockrep.storage.lvm.staging import LvmStaging
 from blockrep.storage.lvm.target import LvmTarget
 from blockrep.storage.memory.target import MemoryStaging, MemoryTarget
@@ -290,6 +291,19 @@ def drop_the_new_snapshot_when_the_answer_is_lost(patch: Patch) -> None:
 def write_without_asking_for_room(patch: Patch) -> None:
     patch.setattr(target, "check_room", lambda *_: None)
     patch.setattr(staging, "check_room", lambda *_: None)
+    patch.setattr(Allowance, "spend", lambda *_: None)
+
+
+@safeguard("I8", _LVM)
+def write_without_asking_for_metadata(patch: Patch) -> None:
+    """It is room, too: a pool without any is read-only until it was checked."""
+
+    def check(status: PoolStatus, *rest: Any) -> None:
+        real(dataclasses.replace(status, used_metadata_blocks=0), *rest)
+
+    real = planning.check_room
+    for module in (target, staging):
+        patch.setattr(module, "check_room", check)
     patch.setattr(Allowance, "spend", lambda *_: None)
 
 

@@ -27,7 +27,7 @@ from blockrep.server.service import Service, ServiceSettings
 from blockrep.transport.interface import Transport
 from simulation import faults
 from simulation.checkers import BrokenPromiseError, Checkers
-from simulation.disks import Disk, LvmDisk, MemoryDisk
+from simulation.disks import Disk, Lands, LvmDisk, MemoryDisk
 from simulation.hosts import CrashedError, SimulatedHost
 from simulation.network import BAD_LINES, Link
 
@@ -249,23 +249,50 @@ class Scenario:
 
     async def _lied_to(self) -> None:
         """Let a disk lose what it said was durable: a comparison finds it, and heals it."""
-        if not self.replica.disk.spoil(self.rng):
-            return
-        self.checkers.excuse(lying_disk=True)
+        lie = self.rng.choice(["spoiled", "lost", "misdirected"])
+        if lie == "spoiled":
+            if not self.replica.disk.spoil(self.rng):
+                return
+            self.checkers.excuse_lies(lying=True)
+        else:
+            self.checkers.excuse_lies(lying=True)
+            self.replica.disk.lie(self._lie(lie == "lost"))
+            self._change_source()
+            await self._push(Wish())
+            self.replica.disk.repair()
         options = PushOptions(str(TARGET), str(TARGET.volume))
         context = self._context()
         found = await self._on_origin(
             operations.verify(context, SOURCE, TARGET, options, lambda _event: None)
         )
-        if not found.different_bytes:
-            raise BrokenPromiseError("I2: verify did not find what the disk lost")
-        self.count(self.outcome.ends, "lost data found")
+        if bool(found.different_bytes) == self.checkers.is_newest_right():
+            raise BrokenPromiseError(f"I2: verify, of a disk that {lie}: {found}")
+        if found.different_bytes:
+            self.count(self.outcome.ends, f"{lie} data found")
         await self._push(Wish(adopt=True))
+        if not self.checkers.is_newest_right():
+            raise BrokenPromiseError("I2: what an adoption compared is not right")
+        self.checkers.excuse_lies(lying=False)
+
+    def _lie(self, lost: bool) -> Lands:
+        """Return where one of the next writes does not land where it belongs."""
+        left = self.rng.randint(1, 3)
+        size_bytes = self.replica.disk.size_bytes()
+
+        def lands(offset_bytes: int, length_bytes: int) -> int | None:
+            nonlocal left
+            left -= 1
+            if left:
+                return offset_bytes
+            rest = (size_bytes - length_bytes) // 512
+            return None if lost or rest <= 0 else 512 * self.rng.randint(0, rest)
+
+        return lands
 
     async def _without_a_base(self) -> None:
         """Remove the source's snapshots: nothing is guessed."""
         self.origin.disk.forget_bases()
-        self.checkers.excuse(bases_taken_away=True)
+        self.checkers.excuse_missing_bases()
         await self._refused_as_diverged("a replica without a common base was overwritten")
         await self._push(self.rng.choice([Wish(adopt=True), Wish(full=True)]))
 

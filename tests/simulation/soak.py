@@ -125,7 +125,8 @@ def main() -> int:
     )
     for seed, text in sorted(tally.failures.items())[:_SHOWN_FAILURES]:
         print(f"\nseed {seed}:\n{text}")
-    flips, lies = tally.faults["link flip"], tally.ends["lost data found"]
+    flips = tally.faults["link flip"]
+    lies = sum(tally.ends[f"{lie} data found"] for lie in ("spoiled", "lost", "misdirected"))
     record("lines that flip a bit (simulated)", flips, 0)
     record("disks that lied, found by a comparison (simulated)", lies, 0)
     record("simulated runs", tally.runs, len(tally.failures), f"seeds {first}:{end}")

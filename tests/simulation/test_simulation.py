@@ -100,5 +100,5 @@ def test_every_fault_and_every_end_comes_up() -> None:
     assert tally.faults.keys() >= {f"link {one}" for one in NETWORK_FAULTS}
     assert tally.ends.keys() >= {
         "pushed", "crashed", "connection-lost", "storage", "no-space", "diverged", "protocol",
-        "busy", "lost data found",
+        "busy", "spoiled data found", "lost data found", "misdirected data found",
     }  # fmt: skip

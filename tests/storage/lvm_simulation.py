@@ -73,6 +73,7 @@ class SimulatedGroup:
     mode: str = "rw"
     needs_check: bool = False
     queues_when_full: bool = True
+    total_metadata_blocks: int = 4096
     external_lvs: list[dict[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -84,6 +85,10 @@ class SimulatedGroup:
         self.failing: set[str] = set()
         self.deaths = 0
         self.was_full = False
+        #: Where the disk puts what is written at an offset, of a length; None: nowhere.
+        self.lands: Callable[[int, int], int | None] = lambda offset_bytes, _length_bytes: (
+            offset_bytes
+        )
         self._numbers = itertools.count(1)
         self._unflushed: dict[int, Block] = {}
         self.pool_uuid, self.vg_uuid = self._uuid(0), self._uuid(99)
@@ -104,6 +109,17 @@ class SimulatedGroup:
             used |= {block for mapping in self.held[1].values() for block in mapping.values()}
         return used
 
+    @property
+    def used_metadata_blocks(self) -> int:
+        """How much metadata is used: some, two blocks for each volume, and the leaves."""
+        return 100 + 2 * len(self.volumes) + -(-len(self.blocks()) // 126)
+
+    def _take_metadata(self) -> None:
+        """Be full, as the kernel is where it finds no room for metadata: until it is checked."""
+        if self.used_metadata_blocks > self.total_metadata_blocks:
+            self.was_full, self.needs_check, self.mode = True, True, "ro"
+            raise StorageError("the simulated pool has no room for metadata")
+
     def add(self, name: str, size_bytes: int, tags: Sequence[str] = ()) -> Lv:
         """Make an empty volume."""
         size_bytes = -(-size_bytes // self.extent_bytes) * self.extent_bytes
@@ -111,6 +127,7 @@ class SimulatedGroup:
         self.volumes[name] = lv
         lv.transaction = self.transaction
         self.transaction += 1
+        self._take_metadata()
         return lv
 
     def note(self, lv: Lv) -> None:
@@ -157,6 +174,7 @@ class SimulatedGroup:
         content = old * self.chunk_bytes if block is None else block.content
         block = Block(next(self._numbers), bytearray(content), old * self.chunk_bytes)
         lv.mapping[number] = self._unflushed[block.number] = block
+        self._take_metadata()
         return block
 
     def read(self, lv: Lv, offset_bytes: int, length_bytes: int) -> bytes:
@@ -443,7 +461,8 @@ class SimulatedRunner:
         used = len(group.blocks())
         held = group.held[0] if group.held else "-"
         check = "needs_check" if group.needs_check else "-"
-        words = f"thin-pool {group.told_transaction} 100/4096 {used}/{group.total_chunks} {held}"
+        metadata = f"{group.used_metadata_blocks}/{group.total_metadata_blocks}"
+        words = f"thin-pool {group.told_transaction} {metadata} {used}/{group.total_chunks} {held}"
         return 0, f"0 1 {words} {group.mode} discard_passdown queue_if_no_space {check} 1024 ", ""
 
     def _thin_delta(self, words: list[str]) -> tuple[int, str, str]:
@@ -524,7 +543,9 @@ class SimulatedDevice:
             raise NoSpaceError("no room")
         assert not self._lv.read_only
         assert offset_bytes + len(data) <= self.size_bytes
-        self._group.write(self._lv, offset_bytes, data)
+        lands_at = self._group.lands(offset_bytes, len(data))
+        if lands_at is not None:
+            self._group.write(self._lv, lands_at, data)
 
     def write_zeros(self, offset_bytes: int, length_bytes: int) -> None:
         if length_bytes:

@@ -64,6 +64,8 @@ class MemoryHost:
     Attributes:
         on_step: called, with a name, between any two steps of a target's operations that are each
             atomic (``begun``, ``good``, ``published``); may raise to stop there.
+        lands: where the disk puts what is written to a staging volume at an offset, of a length;
+            None: nowhere. Another place than the offset is what a disk does that lies.
     """
 
     def __init__(
@@ -79,6 +81,9 @@ class MemoryHost:
         self.capacity_bytes = capacity_bytes
         self.align_bytes = align_bytes
         self.on_step: Callable[[str], None] = lambda _name: None
+        self.lands: Callable[[int, int], int | None] = lambda offset_bytes, _length_bytes: (
+            offset_bytes
+        )
         self.boots = 0
         self.stage_count = 0
         self._sync_failures = 0

@@ -52,7 +52,9 @@ class MemoryStaging:
         """Write DATA into the cache."""
         self._check_usable()
         self._check_room(len(data))
-        self.stage.content.write(offset_bytes, bytes(data))
+        lands_at = self._host.lands(offset_bytes, len(data))
+        if lands_at is not None:
+            self.stage.content.write(lands_at, bytes(data))
 
     def clear(self, extent: Extent) -> None:
         """Make an extent read as zeros."""
