@@ -47,7 +47,7 @@ _ROOT_PACKAGES = (
 #: What the root file system needs before it can load modules itself.
 _BOOT_MODULES = ("virtio_pci", "virtio_blk", "squashfs", "overlay")
 #: Python of the suite, for which packages are chosen.
-_GUEST_PYTHON = "3.11"
+GUEST_PYTHON = "3.11"
 _GUEST_PLATFORMS = ("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64")
 GUEST_PACKAGES_FOLDER = "opt/blockrep/packages"
 _NOT_IN_THE_ROOT = ("usr/share/doc", "usr/share/info", "usr/share/locale", "usr/share/man")
@@ -200,7 +200,7 @@ def _install_python_packages(root: Path) -> None:
     """Install what blockrep needs, in the locked versions, for the guest's Python."""
     target = root / GUEST_PACKAGES_FOLDER
     options = ["--quiet", "--no-deps", "--require-hashes", f"--requirement={_requirements()}"]
-    options += ["--only-binary=:all:", "--implementation=cp", f"--python-version={_GUEST_PYTHON}"]
+    options += ["--only-binary=:all:", "--implementation=cp", f"--python-version={GUEST_PYTHON}"]
     options += [f"--platform={name}" for name in _GUEST_PLATFORMS]
     _run(sys.executable, "-m", "pip", "install", *options, f"--target={target}")
     for bytecode in target.rglob("__pycache__"):
