@@ -25,19 +25,14 @@ __all__ = ["Groups", "MakeGroups"]
 _TIMEOUT_SECONDS = 900
 
 
-#: Variants that scripts/reliability-report runs and a CI run leaves out: it has an hour.
-_ONLY_FOR_THE_REPORT = (
-    "[half-open]",
-    "costs_time_only[back]",
-    "fills_during_a_push[queues]",
-)
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give the tests in virtual machines the time that they need."""
-    if os.environ.get("BLOCKREP_FAILPOINTS") != "all":
-        left_out = [one for one in items if one.nodeid.endswith(_ONLY_FOR_THE_REPORT)]
-        items[:] = [one for one in items if one not in left_out]
+    """Give the tests in virtual machines the time that they need.
+
+    Those that are marked ``thorough`` are for scripts/reliability-report.
+    """
+    if os.environ.get("BLOCKREP_THOROUGH") != "1":
+        left_out = [one for one in items if one.get_closest_marker("thorough")]
+        items[:] = [one for one in items if not one.get_closest_marker("thorough")]
         config.hook.pytest_deselected(items=left_out)
     for item in items:
         if item.get_closest_marker("vm") and not item.get_closest_marker("timeout"):

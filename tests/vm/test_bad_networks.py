@@ -79,7 +79,9 @@ def wait_for_retry(push: Process, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "directions", [BOTH, *((one,) for one in BOTH)], ids=["cut", "half-open", "half-open back"]
+    "directions",
+    [BOTH, *(pytest.param((one,), marks=pytest.mark.thorough) for one in BOTH)],
+    ids=["cut", "half-open", "half-open back"],
 )
 def test_a_cut_link_ends_as_resumable_and_resumes(
     site: Site, directions: tuple[Direction, ...]
@@ -120,6 +122,7 @@ def test_a_push_that_retries_outlives_cuts_of_each_kind(site: Site) -> None:
     record("cuts of the line", 3, 0)
 
 
+@pytest.mark.thorough
 def test_a_line_that_loses_frames_costs_time_only(site: Site) -> None:
     site.link.set_faults(drop_rate=0.03)
     push = site.hosts.start_push()
@@ -132,6 +135,7 @@ def test_a_line_that_loses_frames_costs_time_only(site: Site) -> None:
     record("frames lost on the line", lost, 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("direction", BOTH, ids=["forth", "back"])
 def test_a_line_that_is_late_for_a_while_costs_time_only(site: Site, direction: Direction) -> None:
     push = site.start_push()
@@ -144,6 +148,7 @@ def test_a_line_that_is_late_for_a_while_costs_time_only(site: Site, direction: 
     record("stalls of the line", 1, 0)
 
 
+@pytest.mark.thorough
 def test_what_arrives_after_its_session_ended_changes_nothing(site: Site) -> None:
     """Both ends gave up; then all that was under way arrives, of a transfer that goes on anew."""
     push = site.start_push("--retry")

@@ -32,7 +32,11 @@ def goods(groups: Groups) -> dict[str, str]:
     return pool.digests([good.name for good in tagged(pool, "good")])
 
 
-@pytest.mark.parametrize("error_when_full", [True, False], ids=["errors", "queues"])
+@pytest.mark.parametrize(
+    "error_when_full",
+    [True, pytest.param(False, marks=pytest.mark.thorough)],
+    ids=["errors", "queues"],
+)
 def test_a_pool_that_somebody_fills_during_a_push(
     hosts: Deployment, make_groups: MakeGroups, error_when_full: bool
 ) -> None:
@@ -140,6 +144,7 @@ def test_a_thin_delta_that_is_cut_short(hosts: Deployment, groups: Groups) -> No
         assert_replicated(groups)
 
 
+@pytest.mark.thorough
 def test_clocks_that_jump_by_years(hosts: Deployment, groups: Groups) -> None:
     """Deadlines and the order of snapshots do not come from the clock; certificates do."""
     machines = hosts.pair.machines

@@ -45,6 +45,7 @@ def test_two_hosts_that_replicate_are_well(hosts: Deployment, groups: Groups) ->
         assert doctor(hosts.pair.replica) == []
 
 
+@pytest.mark.thorough
 def test_what_a_removed_source_left_is_found_and_removed(hosts: Deployment, groups: Groups) -> None:
     origin = hosts.pair.origin
     with hosts.server():

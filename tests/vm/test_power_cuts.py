@@ -16,7 +16,14 @@ import pytest
 
 from support.reports import counted
 from vm.conftest import Groups, MakeGroups
-from vm.deployment import IMPATIENT, Deployment, Expected, deploy, give_certificates
+from vm.deployment import (
+    IMPATIENT,
+    PUSH_SECONDS,
+    Deployment,
+    Expected,
+    deploy,
+    give_certificates,
+)
 from vm.harness.channel import Process
 from vm.harness.machine import Machine
 from vm.harness.pair import Pair
@@ -99,7 +106,7 @@ def site(volatile_pair: Pair) -> Iterator[Callable[[int], Site]]:
 
 def cut_during(push: Process, machine: Machine, rng: random.Random) -> bool:
     """Wait for the power cut that is armed; False: the push ended before, and it is cut now."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PUSH_SECONDS
     while push.running and machine.running:
         assert time.monotonic() < deadline, "neither ended"
         time.sleep(0.02)
@@ -108,7 +115,7 @@ def cut_during(push: Process, machine: Machine, rng: random.Random) -> bool:
     return cut
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3000)
 def test_a_receiver_whose_power_fails(site: Callable[[int], Site]) -> None:
     here = site(1)
     replica = here.hosts.pair.replica
@@ -128,18 +135,22 @@ def test_a_receiver_whose_power_fails(site: Callable[[int], Site]) -> None:
             here.expected.check_goods()
             here.set_up(replica)
             if not push.running or here.rng.random() < 0.4:
-                ended = push.wait(120)
+                ended = push.wait(PUSH_SECONDS)
                 assert ended.rc == 0, ended.stderr
                 push = None
                 here.expected.learn()
     if push is not None:
-        ended = push.wait(120)
+        ended = push.wait(PUSH_SECONDS)
         assert ended.rc == 0, ended.stderr
         here.expected.learn()
     assert during >= RECEIVER_CUTS // 2
 
 
-@pytest.mark.parametrize("notes", [2, 8], ids=["staging volume", "good snapshot"])
+@pytest.mark.parametrize(
+    "notes",
+    [2, pytest.param(8, marks=pytest.mark.thorough)],
+    ids=["staging volume", "good snapshot"],
+)
 def test_a_volume_that_lvm_noted_and_the_pool_was_not_told_of(
     site: Callable[[int], Site], notes: int
 ) -> None:
@@ -155,11 +166,12 @@ def test_a_volume_that_lvm_noted_and_the_pool_was_not_told_of(
     activation = replica.run("vgchange -ay vgreplica", timeout_seconds=60, check=False)
     transactions = here.groups.target_pool.transactions()
     here.set_up(replica)
-    assert push.wait(180).rc == 0
+    assert push.wait(PUSH_SECONDS).rc == 0
     here.expected.learn()
     assert transactions[0] > transactions[1], f"the cut came elsewhere: {activation.stderr}"
 
 
+@pytest.mark.timeout(1800)
 def test_a_sender_whose_power_fails(site: Callable[[int], Site]) -> None:
     here = site(2)
     origin = here.hosts.pair.origin

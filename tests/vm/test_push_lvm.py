@@ -113,6 +113,7 @@ def test_a_killed_sender_resumes_without_sending_again_what_is_durable(
         assert_replicated(groups)
 
 
+@pytest.mark.thorough
 def test_a_killed_server_resumes(hosts: Deployment, groups: Groups) -> None:
     groups.thin_volume.write_random(0, 48 * MIB)
     hosts.pair.replica.write_file(
@@ -130,6 +131,7 @@ def test_a_killed_server_resumes(hosts: Deployment, groups: Groups) -> None:
         assert_replicated(groups)
 
 
+@pytest.mark.thorough
 def test_a_write_after_the_interruption_is_in_the_replica_too(
     hosts: Deployment, groups: Groups
 ) -> None:
@@ -167,13 +169,20 @@ def test_a_replica_that_was_written_to_is_refused_then_adopted(
 @pytest.mark.parametrize(
     ("prepare", "options", "code", "words"),
     [
-        ("lvcreate -q -L 64m -n thinv_replica vgreplica", [], 10, "thin"),
+        pytest.param(
+            "lvcreate -q -L 64m -n thinv_replica vgreplica",
+            [],
+            10,
+            "thin",
+            marks=pytest.mark.thorough,
+        ),
         ("lvcreate -q -V 64m -n thinv_replica -T vgreplica/pool", [], 10, "--adopt"),
-        (
+        pytest.param(
             "lvcreate -q -V 64m -n thinv_replica -T vgreplica/pool && lvchange -an vgreplica/pool",
             [],
             10,
             "",
+            marks=pytest.mark.thorough,
         ),
     ],
     ids=["thick", "foreign", "foreign-inactive"],

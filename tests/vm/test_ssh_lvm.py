@@ -39,6 +39,7 @@ def test_nothing_but_sshd_is_needed(hosts: Deployment, groups: Groups) -> None:
     assert_equal(groups)
 
 
+@pytest.mark.thorough
 def test_a_killed_ssh_resumes(hosts: Deployment, groups: Groups) -> None:
     groups.thin_volume.write_random(0, 32 * MIB)
     hosts.pair.replica.write_file(
