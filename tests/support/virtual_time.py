@@ -112,12 +112,12 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             while timers and timers[0][2]._cancelled:
                 heapq.heappop(timers)
             wait_seconds = 0.0
-            if not calls and timers:
-                wait_seconds = max(0.0, timers[0][0] - self._now)
-            elif not calls or self._now > self._limit_seconds:
+            if not (calls or timers) or self._now > self._limit_seconds:
                 self._limit_seconds = self._now + _GRACE_SECONDS
                 msg = "nothing is left that could ever happen"
                 raise RuntimeError(msg)
+            if not calls:
+                wait_seconds = max(0.0, timers[0][0] - self._now)
             self._now += wait_seconds + _TURN_SECONDS
             while timers and timers[0][0] < self._now:
                 calls.append(heapq.heappop(timers)[2])
