@@ -99,6 +99,28 @@ async def test_nobody_gets_in_once_the_command_that_revokes_has_ended(
     await server.stop()
 
 
+async def test_a_list_that_does_not_hold_as_a_whole_is_not_read_for_every_client(
+    server: Listening, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whom it names is refused all the same."""
+    monkeypatch.setattr(module, "_POLL_SECONDS", 3600)
+    issue(server.certs, "origin", [Role.CLIENT])
+    await server.start()
+    (server.certs / "localhost.key").unlink()
+    revoke(server.certs, "mallory")
+    read = module.read_trust
+    times: list[float] = []
+    monkeypatch.setattr(
+        module, "read_trust", lambda settings: (times.append(0.0), read(settings))[1]
+    )
+    for _ in range(3):
+        assert b"was revoked" in await welcome(server)
+    assert b"origin" in await welcome(server, "origin")
+    assert len(times) == 1
+    assert len(recorded("revocation")) == 1
+    await server.stop()
+
+
 async def test_what_is_revoked_when_it_starts_is_revoked(
     server: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:

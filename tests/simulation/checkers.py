@@ -72,9 +72,9 @@ class Checkers:
         for snapshot_id, good in goods.items():
             if not good.content.is_as(self._good[snapshot_id]):
                 raise self._broken(f"I3: the good snapshot {snapshot_id[:8]} was written")
-        if self._replica.overfilled():
-            raise self._broken("I8: a write found no room")
         for disk in (self._origin, self._replica):
+            if disk.overfilled():
+                raise self._broken("I8: a write found no room")
             if trespasses := disk.trespasses():
                 raise self._broken(f"I7: touched, and not ours: {trespasses}")
 

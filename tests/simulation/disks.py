@@ -24,7 +24,7 @@ from blockrep.storage.lvm.source import LvmSource
 from blockrep.storage.lvm.target import LvmTarget
 from blockrep.storage.memory import MemoryHost, MemorySource, MemoryTarget
 from blockrep.storage.memory.disk import MemoryReader, PagedFile
-from blockrep.storage.memory.host import Volume
+from blockrep.storage.memory.host import Lands, Volume, honest
 from storage.lvm_simulation import Block, Lv, SimulatedGroup, SimulatedRunner
 
 KIB = 1024
@@ -38,13 +38,6 @@ _LOOKALIKE = [
 ]  # fmt: skip
 _FOREIGN: tuple[int, dict[int, dict[int, Block]]] = (1 << 40, {})
 Step = Callable[[str], None]
-Lands = Callable[[int, int], int | None]
-"""Tells where what is written at an offset, of a length in bytes, lands; None: nowhere."""
-
-
-def honest(offset_bytes: int, _length_bytes: int) -> int | None:
-    """Put everything where it belongs."""
-    return offset_bytes
 
 
 class Content(Protocol):
@@ -346,6 +339,8 @@ class DisturbedRunner(SimulatedRunner):
 
     disturb_in = 0
     disturbance = ""
+    #: Whether that hit a deactivation: the run after it finishes what this one gave up.
+    left_active = False
 
     def run(self, argv: Sequence[str]) -> CommandResult:
         if argv[0] == "lvs" or argv[1] == "status" or not self.disturb_in:
@@ -353,6 +348,7 @@ class DisturbedRunner(SimulatedRunner):
         self.disturb_in -= 1
         if self.disturb_in:
             return super().run(argv)
+        self.left_active = "-an" in argv
         if self.disturbance == "fails":
             return CommandResult(tuple(argv), 5, b"", "  device-mapper: reload ioctl failed")
         if self.disturbance == "late":
@@ -465,6 +461,7 @@ class LvmDisk:
     def end_disturbances(self) -> None:
         """End what these two began."""
         self._runner.disturb_in = 0
+        self._runner.left_active = False
         self._foreign_holds = False
         self.group.metadata_readers = 0
         if self.group.held is _FOREIGN:
@@ -540,7 +537,8 @@ class LvmDisk:
         if self.group.held is not None and self.group.held is not _FOREIGN:
             return "a reserved metadata snapshot"
         busy = [lv.name for lv in self.group.volumes.values() if lv.opened]
-        busy += [lv.name for lv in self.group.volumes.values() if lv.skipped and lv.active]
+        if not self._runner.left_active:
+            busy += [lv.name for lv in self.group.volumes.values() if lv.skipped and lv.active]
         return ", ".join(busy)
 
 

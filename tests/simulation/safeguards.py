@@ -310,7 +310,7 @@ def write_without_asking_for_metadata(patch: Patch) -> None:
 # -- I10: an early end is an end
 
 
-@safeguard("busy|ever happen|timed out|StorageError|BusyError", _MEMORY)
+@safeguard("busy|ever happen|does not end|timed out|StorageError|BusyError", _MEMORY)
 def wait_for_a_dead_peer_for_ever(patch: Patch) -> None:
     async def keep_time(_self: Channel) -> None:
         return

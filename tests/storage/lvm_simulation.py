@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from blockrep.errors import NoSpaceError, StorageError, VolumeError
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.runner import CommandRecord, CommandResult, describe_failure
+from blockrep.storage.memory.host import Lands, honest
 
 KIB = 1024
 _SECTOR = 512
@@ -85,10 +86,7 @@ class SimulatedGroup:
         self.failing: set[str] = set()
         self.deaths = 0
         self.was_full = False
-        #: Where the disk puts what is written at an offset, of a length; None: nowhere.
-        self.lands: Callable[[int, int], int | None] = lambda offset_bytes, _length_bytes: (
-            offset_bytes
-        )
+        self.lands: Lands = honest
         self._numbers = itertools.count(1)
         self._unflushed: dict[int, Block] = {}
         self.pool_uuid, self.vg_uuid = self._uuid(0), self._uuid(99)
@@ -111,13 +109,13 @@ class SimulatedGroup:
 
     @property
     def used_metadata_blocks(self) -> int:
-        """How much metadata is used: some, two blocks for each volume, and the leaves."""
+        """How much metadata is used: some, two blocks for each volume, one for 126 chunks."""
         return 100 + 2 * len(self.volumes) + -(-len(self.blocks()) // 126)
 
     def _take_metadata(self) -> None:
-        """Be full, as the kernel is where it finds no room for metadata: until it is checked."""
+        """Take no more changes where there is no room for metadata, as the kernel does."""
         if self.used_metadata_blocks > self.total_metadata_blocks:
-            self.was_full, self.needs_check, self.mode = True, True, "ro"
+            self.was_full, self.mode = True, "ro"
             raise StorageError("the simulated pool has no room for metadata")
 
     def add(self, name: str, size_bytes: int, tags: Sequence[str] = ()) -> Lv:
@@ -544,6 +542,9 @@ class SimulatedDevice:
         assert not self._lv.read_only
         assert offset_bytes + len(data) <= self.size_bytes
         lands_at = self._group.lands(offset_bytes, len(data))
+        if lands_at != offset_bytes:  # it is the disk that lies: the pool has mapped the chunk
+            stale = self._group.read(self._lv, offset_bytes, len(data))
+            self._group.write(self._lv, offset_bytes, stale)
         if lands_at is not None:
             self._group.write(self._lv, lands_at, data)
 

@@ -114,7 +114,8 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             wait_seconds = 0.0
             if not (calls or timers) or self._now > self._limit_seconds:
                 self._limit_seconds = self._now + _GRACE_SECONDS
-                msg = "nothing is left that could ever happen"
+                what = "it does not end" if calls or timers else "nothing could ever happen"
+                msg = f"after {self._now:.0f} seconds: {what}"
                 raise RuntimeError(msg)
             if not calls:
                 wait_seconds = max(0.0, timers[0][0] - self._now)

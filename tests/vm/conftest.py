@@ -30,7 +30,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Those that are marked ``thorough`` are for scripts/reliability-report.
     """
-    if os.environ.get("BLOCKREP_THOROUGH") != "1":
+    asked = "thorough" in config.option.markexpr or os.environ.get("BLOCKREP_THOROUGH") == "1"
+    if not asked:
         left_out = [one for one in items if one.get_closest_marker("thorough")]
         items[:] = [one for one in items if not one.get_closest_marker("thorough")]
         config.hook.pytest_deselected(items=left_out)

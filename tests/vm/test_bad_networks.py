@@ -148,7 +148,6 @@ def test_a_line_that_is_late_for_a_while_costs_time_only(site: Site, direction: 
     record("stalls of the line", 1, 0)
 
 
-@pytest.mark.thorough
 def test_what_arrives_after_its_session_ended_changes_nothing(site: Site) -> None:
     """Both ends gave up; then all that was under way arrives, of a transfer that goes on anew."""
     push = site.start_push("--retry")

@@ -22,8 +22,8 @@ FOLDER = "/root/contract"
 #: A push takes half a minute where processors are emulated, so each kind of pool gets what is hard
 #: for it. The whole contract takes some two hours: BLOCKREP_VM_CONTRACT=whole.
 CHOSEN = {
-    "one-pool": "crash_anywhere or not_ours_stays",
-    "coarse": "rolled_back or drift_during or first_failure",
+    "one-pool": "crash_anywhere or not_ours_stays or rolled_back or drift_during",
+    "coarse": "first_failure",
     "unzeroed": "(any_sequence and 0) or (goes_on_at_its_cursor and full)",
 }
 WHOLE = os.environ.get("BLOCKREP_VM_CONTRACT") == "whole"

@@ -177,12 +177,11 @@ def test_a_replica_that_was_written_to_is_refused_then_adopted(
             marks=pytest.mark.thorough,
         ),
         ("lvcreate -q -V 64m -n thinv_replica -T vgreplica/pool", [], 10, "--adopt"),
-        pytest.param(
+        (
             "lvcreate -q -V 64m -n thinv_replica -T vgreplica/pool && lvchange -an vgreplica/pool",
             [],
             10,
             "",
-            marks=pytest.mark.thorough,
         ),
     ],
     ids=["thick", "foreign", "foreign-inactive"],

@@ -119,17 +119,25 @@ class TrustInForce:
         """
         while True:
             await asyncio.sleep(_POLL_SECONDS)
-            self.look(audit)
+            self._try(audit)
 
     def look(self, audit: AuditSink) -> None:
         """Apply the revocation list if it changed, before anybody is judged by the one before.
 
+        One that did not hold as a whole is tried again by :meth:`watch`, not for every client.
+
         Args:
             audit: told the event ``revocation``.
         """
+        listed = _state_of(_revocations(self._trust.settings))
+        if listed != self._trust.listed and (self._failed is None or self._failed[0] != listed):
+            self._try(audit)
+
+    def _try(self, audit: AuditSink) -> None:
         try:
             self._follow(audit)
-        except Exception:  # noqa: BLE001 - a defect must not switch revocation off for good
+        except Exception as error:  # noqa: BLE001 - a defect must not switch revocation off for good
+            self._failed = _state_of(_revocations(self._trust.settings)), str(error)
             _log.exception("the revocation list was not read because of a defect")
 
     async def warn_daily(self) -> None:

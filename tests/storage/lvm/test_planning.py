@@ -51,6 +51,12 @@ def test_pools_in_trouble_are_left_alone(
         check_room(status(mode=mode, check=check), POOL, SETTINGS, 0, 0)
 
 
+def test_a_pool_without_metadata_is_extended_not_repaired() -> None:
+    with pytest.raises(NoSpaceError, match="metadata is full") as raised:
+        check_pool_health(status(mode="ro", blocks=1000), "vg/pool")
+    assert "--poolmetadatasize" in raised.value.next_step
+
+
 def test_the_reserve_is_never_used() -> None:
     check_room(status(used=900), POOL, SETTINGS, 50, 0)
     with pytest.raises(NoSpaceError, match="above its reserve of 5 %"):

@@ -399,7 +399,7 @@ def _bytecode(sources: Path) -> dict[str, bytes]:
                 str(compiled),
                 dfile=f"/{_SOURCES_FOLDER}/{path.relative_to(sources)}",
                 doraise=True,
-                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+                invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH,
             )
             name = importlib.util.cache_from_source(str(path.relative_to(sources)))
             found[name] = compiled.read_bytes()

@@ -50,6 +50,14 @@ def check_pool_health(status: PoolStatus, pool: str) -> None:
             safe="nothing was changed",
             next_step=f"extend it: lvextend -L+SIZE {pool}",
         )
+    # So it looks where there is no room for metadata (maybe_resize_metadata_dev, dm-thin.c).
+    if status.mode == "ro" and status.used_metadata_blocks >= status.total_metadata_blocks:
+        raise NoSpaceError(
+            "the thin pool's metadata is full, and it takes no changes",
+            where=pool,
+            safe="nothing was changed",
+            next_step=f"extend it: lvextend --poolmetadatasize +SIZE {pool}",
+        )
     if status.needs_check and status.mode != "fail":
         raise VolumeError(
             "the thin pool needs a check, and takes no changes before",

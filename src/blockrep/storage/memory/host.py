@@ -15,9 +15,17 @@ from blockrep.model.snapshots import Snapshot, Space, StagingInfo
 from blockrep.storage.interface import BeginRequest
 from blockrep.storage.memory.disk import PagedFile
 
-__all__ = ["MemoryHost", "Stage", "Volume"]
+__all__ = ["Lands", "MemoryHost", "Stage", "Volume", "honest"]
 
 _UNLIMITED_CHUNKS = 1 << 62
+
+Lands = Callable[[int, int], int | None]
+"""Tells where what is written at an offset, of a length in bytes, lands; None: nowhere."""
+
+
+def honest(offset_bytes: int, _length_bytes: int) -> int | None:
+    """Put everything where it belongs."""
+    return offset_bytes
 
 
 @dataclass(slots=True)
@@ -64,8 +72,7 @@ class MemoryHost:
     Attributes:
         on_step: called, with a name, between any two steps of a target's operations that are each
             atomic (``begun``, ``good``, ``published``); may raise to stop there.
-        lands: where the disk puts what is written to a staging volume at an offset, of a length;
-            None: nowhere. Another place than the offset is what a disk does that lies.
+        lands: where the disk puts what is written to a staging volume; it may lie.
     """
 
     def __init__(
@@ -81,9 +88,7 @@ class MemoryHost:
         self.capacity_bytes = capacity_bytes
         self.align_bytes = align_bytes
         self.on_step: Callable[[str], None] = lambda _name: None
-        self.lands: Callable[[int, int], int | None] = lambda offset_bytes, _length_bytes: (
-            offset_bytes
-        )
+        self.lands: Lands = honest
         self.boots = 0
         self.stage_count = 0
         self._sync_failures = 0
