@@ -92,6 +92,7 @@ def test_a_pool_whose_metadata_fills(hosts: Deployment, groups: Groups) -> None:
         assert_replicated(groups)
 
 
+@pytest.mark.thorough
 def test_snapshots_that_somebody_removes(hosts: Deployment, groups: Groups) -> None:
     """During a push, after it failed, at either end: nothing is guessed."""
     groups.thin_volume.write_random(0, 16 * MIB)

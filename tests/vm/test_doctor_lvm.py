@@ -63,6 +63,7 @@ def test_what_a_removed_source_left_is_found_and_removed(hosts: Deployment, grou
     assert not any(name.startswith("br_s_") and name != "br_s_mine" for name in names)
 
 
+@pytest.mark.thorough
 def test_what_a_removed_replica_left_is_found_and_last_copies_stay(
     hosts: Deployment, groups: Groups
 ) -> None:

@@ -247,6 +247,7 @@ def test_a_push_with_nothing_changed_does_not_read_the_volume(
         assert (int(after) - int(before)) * 512 < 16 * MIB
 
 
+@pytest.mark.thorough
 def test_of_a_changed_chunk_only_changed_pages_are_sent(
     hosts: Deployment, make_groups: MakeGroups
 ) -> None:
