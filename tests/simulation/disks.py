@@ -368,6 +368,8 @@ class LvmDisk:
         self._name = VolumeName(vg=name, lv="copy")
         self._runner = DisturbedRunner([self.group], step)
         self._foreign_holds = False
+        #: Good snapshots that processes were reading when they died: they stay active, read-only.
+        self._left_by_the_dead: set[str] = set()
         self._planted = {
             name: self.group.add(name, 4096, tags)
             for name, tags in (
@@ -420,6 +422,8 @@ class LvmDisk:
 
     def kill(self) -> None:
         self.group.deliver()  # LVM's command goes on without us
+        goods = [lv for lv, _ in self._of_role("good")]
+        self._left_by_the_dead |= {lv.name for lv in goods if lv.active}
         self.group.close_all()
 
     def crash(self, survives: Callable[[], bool]) -> None:
@@ -538,7 +542,8 @@ class LvmDisk:
             return "a reserved metadata snapshot"
         busy = [lv.name for lv in self.group.volumes.values() if lv.opened]
         if not self._runner.left_active:
-            busy += [lv.name for lv in self.group.volumes.values() if lv.skipped and lv.active]
+            active = [lv.name for lv in self.group.volumes.values() if lv.skipped and lv.active]
+            busy += [name for name in active if name not in self._left_by_the_dead]
         return ", ".join(busy)
 
 

@@ -59,6 +59,9 @@ class MemoryStaging:
     def clear(self, extent: Extent) -> None:
         """Make an extent read as zeros."""
         self._check_usable()
+        chunk_bytes = self._host.chunk_bytes
+        if extent.offset_bytes % chunk_bytes or extent.end_bytes % chunk_bytes:
+            self._check_room(chunk_bytes)  # ragged edges are written
         self.stage.content.clear(extent.offset_bytes, extent.length_bytes)
 
     def sync(self) -> None:
