@@ -19,8 +19,9 @@ pytestmark = pytest.mark.vm
 
 TESTS = Path(__file__).resolve().parent.parent
 FOLDER = "/root/contract"
-#: A push takes half a minute where processors are emulated, so each kind of pool gets what is hard
-#: for it. The whole contract takes some two hours: BLOCKREP_VM_CONTRACT=whole.
+#: A push takes half a minute where processors are emulated, so one kind of pool gets what nothing
+#: else tries on real LVM, the others (thorough) what is hard for them. The whole contract takes
+#: some two hours: BLOCKREP_VM_CONTRACT=whole.
 CHOSEN = {
     "one-pool": "crash_anywhere or not_ours_stays or rolled_back or drift_during",
     "coarse": "first_failure",

@@ -70,6 +70,12 @@ class Site:
             volume.discard(rng.randrange(0, VOLUME_BYTES - MIB, 65536), 512 * 1024)
         self.expected.note_source()
 
+    def ends_well(self, push: Process) -> None:
+        """Wait for a push that was started; check both ends."""
+        ended = push.wait(PUSH_SECONDS)
+        assert ended.rc == 0, ended.stderr
+        self.expected.learn()
+
     def pushed(self) -> int:
         """Push to the end; return how many writes that cost the replica's disk."""
         disk = self.hosts.pair.replica.disks[0].volatile
@@ -135,14 +141,10 @@ def test_a_receiver_whose_power_fails(site: Callable[[int], Site]) -> None:
             here.expected.check_goods()
             here.set_up(replica)
             if not push.running or here.rng.random() < 0.4:
-                ended = push.wait(PUSH_SECONDS)
-                assert ended.rc == 0, ended.stderr
+                here.ends_well(push)
                 push = None
-                here.expected.learn()
     if push is not None:
-        ended = push.wait(PUSH_SECONDS)
-        assert ended.rc == 0, ended.stderr
-        here.expected.learn()
+        here.ends_well(push)
     assert during >= RECEIVER_CUTS // 2
 
 
@@ -166,8 +168,7 @@ def test_a_volume_that_lvm_noted_and_the_pool_was_not_told_of(
     activation = replica.run("vgchange -ay vgreplica", timeout_seconds=60, check=False)
     transactions = here.groups.target_pool.transactions()
     here.set_up(replica)
-    assert push.wait(PUSH_SECONDS).rc == 0
-    here.expected.learn()
+    here.ends_well(push)
     assert transactions[0] > transactions[1], f"the cut came elsewhere: {activation.stderr}"
 
 

@@ -129,15 +129,17 @@ class TrustInForce:
         Args:
             audit: told the event ``revocation``.
         """
-        listed = _state_of(_revocations(self._trust.settings))
-        if listed != self._trust.listed and (self._failed is None or self._failed[0] != listed):
+        if self._failed is None or self._failed[0] != self._listed():
             self._try(audit)
+
+    def _listed(self) -> _FileState:
+        return _state_of(_revocations(self._trust.settings))
 
     def _try(self, audit: AuditSink) -> None:
         try:
             self._follow(audit)
         except Exception as error:  # noqa: BLE001 - a defect must not switch revocation off for good
-            self._failed = _state_of(_revocations(self._trust.settings)), str(error)
+            self._failed = self._listed(), str(error)
             _log.exception("the revocation list was not read because of a defect")
 
     async def warn_daily(self) -> None:
