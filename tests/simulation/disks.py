@@ -421,7 +421,7 @@ class LvmDisk:
                     del self.group.volumes[lv.name]
 
     def kill(self) -> None:
-        self.group.deliver()  # LVM's command goes on without us
+        self.group.go_on()  # LVM's command goes on without us
         goods = [lv for lv, _ in self._of_role("good")]
         self._left_by_the_dead |= {lv.name for lv in goods if lv.active}
         self.group.close_all()

@@ -20,7 +20,7 @@ _YEAR_SECONDS = 365 * 24 * 3600
 def disarm(scenario: Scenario) -> None:
     """End what any of them began."""
     for host in (scenario.origin, scenario.replica):
-        host.crash_in = 0
+        host.crash_in, host.crash_at = 0, ""
         host.delays_seconds = [0.0, 0.0, 0.001]
         host.slow_in = 0
         host.disk.repair()
@@ -90,6 +90,14 @@ def metadata_is_held(scenario: Scenario, rng: random.Random) -> None:
     _on_lvm(scenario, rng, lambda disk: disk.hold_metadata())
 
 
+def a_creation_is_cut_short(scenario: Scenario, rng: random.Random) -> None:
+    host = rng.choice([scenario.origin, scenario.replica])
+    if isinstance(host.disk, LvmDisk):
+        host.crash_at, host.keeps_power = rng.choice(["lvcreate, noted", "lvcreate, made"]), False
+    else:
+        network(scenario, rng)
+
+
 def somebody_else_asks(scenario: Scenario, rng: random.Random) -> None:
     scenario.meanwhile = rng.choice(["push", "verify", "list"])
 
@@ -122,5 +130,6 @@ FAULTS: tuple[Arm, ...] = (
     clock_jumps,
     a_command_fails,
     metadata_is_held,
+    a_creation_is_cut_short,
     somebody_else_asks,
 )

@@ -23,6 +23,7 @@ class SimulatedHost:
     Attributes:
         crash_in: steps until it crashes; 0: it does not. A step is an await, or what happens
             between two effects on the disk.
+        crash_at: the name of the step at which it crashes; empty: at none.
         boots: how often it was started.
         delays_seconds: what a storage call may take.
         slow_in: storage calls until one takes ``slow_seconds``; 0: none does.
@@ -33,6 +34,7 @@ class SimulatedHost:
     def __init__(self, name: str, rng: random.Random, look: Callable[[], None]) -> None:
         self.name = name
         self.crash_in = 0
+        self.crash_at = ""
         self.boots = 0
         self.delays_seconds = [0.0]
         self.slow_in = 0
@@ -48,7 +50,7 @@ class SimulatedHost:
     def crash(self) -> None:
         """Lose what is not on the disk, but for sectors at random; or only the processes."""
         self.boots += 1
-        self.crash_in = 0
+        self.crash_in, self.crash_at = 0, ""
         share = self._rng.choice([0.0, 0.5, 0.9])
         if self.keeps_power:
             self.disk.kill()
@@ -58,11 +60,13 @@ class SimulatedHost:
         for happen in on_crash:
             happen()
 
-    def step(self, _name: str = "") -> None:
+    def step(self, name: str = "") -> None:
         """Let the checkers look, or crash; whoever ran before a crash gets no further."""
         if self._running_boot != self.boots:
             raise CrashedError
         self._look()
+        if name and name == self.crash_at:
+            self.crash_in = 1
         self.tick()
 
     def tick(self) -> None:

@@ -23,7 +23,7 @@ from blockrep.replication.sender import Pusher
 from blockrep.replication.writing import Position, StagingWriter
 from blockrep.server.gate import TargetGate
 from blockrep.storage.locks import VolumeLock
-from blockrep.storage.lvm import group, planning, staging, tags, target
+from blockrep.storage.lvm import group, planning, source, staging, tags, target
 from blockrep.storage.lvm.allowance import Allowance
 from blockrep.storage.lvm.metadata import PoolMetadata
 from blockrep.storage.lvm.recovery import view_target
@@ -282,6 +282,15 @@ def drop_the_new_snapshot_when_the_answer_is_lost(patch: Patch) -> None:
         return result
 
     patch.setattr(Pusher, "_stream", stream)
+
+
+# -- I4, I7: the next push goes on, whatever a crash left
+
+
+@safeguard("already contain thin device", _LVM)
+def leave_a_pool_that_lvm_and_it_do_not_agree_on(patch: Patch) -> None:
+    patch.setattr(source, "finish_creation", lambda *_: None)
+    patch.setattr(target, "finish_creation", lambda *_: None)
 
 
 # -- I8: a pool is never filled

@@ -59,6 +59,7 @@ class Lv:
     committed: dict[int, Block] = field(default_factory=dict, repr=False)
     transaction: int = 0
     made: bool = True
+    told: bool = True
 
 
 @dataclass(eq=False)
@@ -130,20 +131,41 @@ class SimulatedGroup:
 
     def note(self, lv: Lv) -> None:
         """Let LVM know a new volume, and the pool not yet: what a power cut may leave."""
-        lv.made, lv.active, lv.mapping, lv.committed = False, False, {}, {}
+        lv.made = lv.told = lv.active = False
+        lv.mapping, lv.committed = {}, {}
 
-    def deliver(self) -> None:
-        """Tell the pool what LVM has noted: a snapshot is of what its origin holds now."""
+    def make(self) -> None:
+        """Have the pool make what LVM has noted: a snapshot is of what its origin holds now."""
         for lv in self.volumes.values():
             if not lv.made:
                 lv.made = True
                 lv.mapping = dict(lv.origin.mapping) if lv.origin else {}
                 self.commit()
 
+    def deliver(self) -> bool:
+        """Tell the pool what LVM has noted; False: it has made a snapshot, and was told no more.
+
+        Of an empty volume LVM expects that.
+        """
+        if any(lv.made and not lv.told and lv.origin for lv in self.volumes.values()):
+            return False
+        self.go_on()
+        return True
+
+    def go_on(self) -> None:
+        """Do what a command of LVM that noted something does next."""
+        self.make()
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell the pool the number of LVM's transaction."""
+        for lv in self.volumes.values():
+            lv.told = True
+
     @property
     def told_transaction(self) -> int:
         """How many changes the pool was told of."""
-        return self.transaction - sum(not lv.made for lv in self.volumes.values())
+        return self.transaction - sum(not lv.told for lv in self.volumes.values())
 
     def write(self, lv: Lv, offset_bytes: int, data: bytes | memoryview) -> None:
         """Write, breaking the sharing of chunks."""
@@ -247,6 +269,7 @@ class SimulatedGroup:
             if lv.merge_into is origin and not origin.opened and not lv.opened:
                 origin.mapping, origin.size_bytes = lv.mapping, lv.size_bytes
                 origin.committed, origin.thin_id = lv.committed, lv.thin_id
+                origin.transaction = lv.transaction
                 for one in self.volumes.values():
                     if one.origin is origin:
                         one.origin = None
@@ -265,7 +288,7 @@ class SimulatedGroup:
         self.close_all()
         for lv in list(self.volumes.values()):
             self.finish_merges(lv)
-            lv.active = not lv.skipped and lv.made
+            lv.active = not lv.skipped and lv.told
 
 
 class SimulatedRunner:
@@ -313,7 +336,8 @@ class SimulatedRunner:
     def _lvcreate(self, words: list[str]) -> tuple[int, str, str]:
         full_name = _values(words, "-T")[0] if "-T" in words else words[-1]
         group = self._groups[full_name.partition("/")[0]]
-        group.deliver()
+        if not group.deliver():
+            return _IN_THE_POOL
         before = set(group.volumes)
         status, stdout, stderr = self._create(words)
         for name in set(group.volumes) - before:
@@ -321,7 +345,9 @@ class SimulatedRunner:
             active = lv.active
             group.note(lv)
             self._step("lvcreate, noted")
-            group.deliver()
+            group.make()
+            self._step("lvcreate, made")
+            group.tell()
             lv.active = active
         return status, stdout, stderr
 
@@ -362,7 +388,7 @@ class SimulatedRunner:
         lv.tags -= set(_values(words, "--deltag"))
         if "--refresh" in words:
             group.finish_merges(lv)
-        if "-ay" in words and not lv.made:
+        if "-ay" in words and not lv.told:
             return 5, "", "  device-mapper: reload ioctl on  (253:6) failed: No data available"
         if "-ay" in words:
             lv.active = lv.active or not lv.skipped or "-K" in words
@@ -377,7 +403,8 @@ class SimulatedRunner:
         group, lv = self._lv(words[-1])
         if lv is None or lv.origin is None or lv.merge_into is not None:
             return 5, "", f"  {words[-1]} is not a mergeable logical volume."
-        group.deliver()
+        if not group.deliver():
+            return _IN_THE_POOL
         lv.merge_into, lv.active = lv.origin, False
         group.finish_merges(lv.origin)
         return 0, "", ""
@@ -406,7 +433,8 @@ class SimulatedRunner:
             return 0, "", ""  # as LVM: nothing matches, nothing is said
         if lv.opened:
             return 5, "", f"  Logical volume {words[-1]} in use."
-        group.deliver()
+        if not group.deliver():
+            return _IN_THE_POOL
         del group.volumes[lv.name]
         group.transaction += 1
         return 0, "", ""
@@ -431,6 +459,11 @@ class SimulatedRunner:
         if words[0] == "info":
             return 0, f"{1 + self._pool(words[-1]).metadata_readers}\n", ""
         group = self._pool(words[1])
+        if words[-3] == "set_transaction_id":
+            if words[-2:] != [str(group.told_transaction), str(group.transaction)]:
+                return 1, "", "device-mapper: message ioctl failed: Invalid argument"
+            group.tell()
+            return 0, "", ""
         if group.mode not in {"rw", "out_of_data_space"}:
             return 1, "", "device-mapper: message ioctl failed: Operation not supported"
         if words[-1] == "reserve_metadata_snap":
@@ -487,14 +520,17 @@ class SimulatedRunner:
         group = self._pool(words[-1].rpartition("/")[2])
         if group.held is None:
             return 1, "", "no current metadata snap"
-        mapping = group.held[1].get(int(_values(words, "--dev-id")[0]))
+        thin_id = int(_values(words, "--dev-id")[0])
+        mapping = group.held[1].get(thin_id)
         if mapping is None:
             return 0, self._xml(group, ""), ""
         lines = (
             f'<single_mapping origin_block="{number}" data_block="{block.number}" time="0"/>'
             for number, block in sorted(mapping.items())
         )
-        return 0, self._xml(group, f'<device dev_id="1">{"".join(lines)}</device>'), ""
+        made_in = next(lv.transaction for lv in group.volumes.values() if lv.thin_id == thin_id)
+        device = f'<device dev_id="{thin_id}" transaction="{made_in}">'
+        return 0, self._xml(group, f"{device}{''.join(lines)}</device>"), ""
 
     def _xml(self, group: SimulatedGroup, body: str) -> str:
         chunk = group.chunk_bytes // _SECTOR
@@ -570,6 +606,7 @@ class SimulatedDevice:
             self._lv.opened -= 1
 
 
+_IN_THE_POOL = (5, "", "  Thin pool already contain thin device. Failed to update pool.")
 _EMPTY_ROW = dict.fromkeys(
     (
         "lv_size", "pool_lv", "pool_lv_uuid", "thin_id", "origin", "lv_active", "lv_merging",

@@ -179,7 +179,7 @@ class SimulatedLvmVolumes:
         for group in (self.origin, self.replica):
             group.close_all()
             if self._reboots % 2:
-                group.deliver()  # LVM's command goes on without us
+                group.go_on()  # LVM's command goes on without us
             else:
                 group.lose_power(lambda: False)
                 group.restart()

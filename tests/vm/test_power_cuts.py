@@ -149,14 +149,23 @@ def test_a_receiver_whose_power_fails(site: Callable[[int], Site]) -> None:
 
 
 @pytest.mark.parametrize(
-    "notes",
-    [2, pytest.param(8, marks=pytest.mark.thorough)],
-    ids=["staging volume", "good snapshot"],
+    ("notes", "made"),
+    [
+        (2, False),
+        pytest.param(8, False, marks=pytest.mark.thorough),
+        (8, True),
+    ],
+    ids=["staging volume", "good snapshot", "good snapshot, made by the pool"],
 )
-def test_a_volume_that_lvm_noted_and_the_pool_was_not_told_of(
-    site: Callable[[int], Site], notes: int
+def test_a_volume_whose_creation_was_cut_short(
+    site: Callable[[int], Site], notes: int, made: bool
 ) -> None:
-    """LVM has it, no activation makes it ("No data available"); it is removed and made again."""
+    """LVM has it, no activation makes it; it is removed and made again.
+
+    Either the pool was not told of it ("No data available"), or it made it and was not told the
+    transaction: then LVM would have it made again with its next change, and fail for good ("already
+    contain thin device").
+    """
     here = site(3)
     replica = here.hosts.pair.replica
     here.pushed()
@@ -167,6 +176,8 @@ def test_a_volume_that_lvm_noted_and_the_pool_was_not_told_of(
     replica.boot()
     activation = replica.run("vgchange -ay vgreplica", timeout_seconds=60, check=False)
     transactions = here.groups.target_pool.transactions()
+    if made:
+        here.groups.target_pool.make_what_is_noted()
     here.set_up(replica)
     here.ends_well(push)
     assert transactions[0] > transactions[1], f"the cut came elsewhere: {activation.stderr}"

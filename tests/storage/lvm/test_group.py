@@ -108,23 +108,3 @@ def test_an_inactive_volume_maps_at_most_its_size(lvm: SimulatedLvmVolumes) -> N
     assert group.mapped_bytes(live) == lvm.origin.chunk_bytes
     lvm.origin.volumes["live"].active = False
     assert group.mapped_bytes(live) == live.size_bytes
-
-
-def test_a_volume_that_the_pool_was_never_told_of_is_found(lvm: SimulatedLvmVolumes) -> None:
-    """A power cut between LVM's note and its message to the pool: no activation makes it."""
-    group = VolumeGroup("vga", lvm.settings, lvm.runner())
-    lv = lvm.origin.add("br_s_new", 4096)
-    state = group.read()
-    assert group.unmade(state, [one for one in state.volumes if one.kind == "thin"]) is None
-    lvm.origin.note(lv)
-    state = group.read()
-    volumes = [one for one in state.volumes if one.kind == "thin"]
-    found = group.unmade(state, volumes)
-    assert found is not None
-    assert found.name == "br_s_new"
-    assert group.unmade(state, [one for one in volumes if one.name == "live"]) is None
-    lvm.origin.mode = "fail"
-    assert group.unmade(state, volumes) is None, "who knows what a pool that failed holds"
-    lvm.origin.mode = "rw"
-    lvm.origin.deliver()
-    assert group.unmade(group.read(), [found]) is None

@@ -17,7 +17,9 @@ from blockrep.errors import (
 )
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Snapshot
+from blockrep.storage.lvm.runner import OutcomeUnknownError
 from blockrep.storage.lvm.target import LvmTarget
+from storage.lvm_simulation import SimulatedGroup
 from storage.simulated_lvm_volumes import SimulatedLvmVolumes
 from storage.transfers import Transfer, push
 
@@ -180,3 +182,25 @@ def test_a_push_takes_few_commands(lvm: SimulatedLvmVolumes) -> None:
     assert lvm_commands <= 12
     assert target_costs.metadata_snapshot_seconds >= 0
     assert transfer.target.take_costs().command_count == 0
+
+
+def test_a_good_snapshot_that_the_pool_was_not_told_of_is_no_commit(
+    lvm: SimulatedLvmVolumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I2: LVM has noted it, and its command failed or hangs: who pushes must not hear of it."""
+    base = pushes(lvm, 1)[0]
+    lvm.write_live(0, b"next")
+    transfer = Transfer(lvm, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+
+    def hang(group: SimulatedGroup) -> None:
+        if group.told_transaction < group.transaction:
+            patch.undo()
+            raise OutcomeUnknownError("lvcreate did not end in time")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SimulatedGroup, "make", hang)
+        with pytest.raises(StorageError, match="is not there"):
+            transfer.target.commit(staging, b"d" * 32)
+    assert [one.id for one in lvm.target().inspect().snapshots] == [base.id]

@@ -37,10 +37,23 @@ class ThinPool:
         noted = self.machine.run(command, timeout_seconds=_TIMEOUT_SECONDS).stdout
         return int(noted), int(self.status().split()[3])
 
+    def make_what_is_noted(self) -> None:
+        """Have the pool make the snapshot that LVM has noted, and not the transaction.
+
+        What a power cut between LVM's two messages leaves; then deactivate the group.
+        """
+        noted = self.transactions()[0] - 1
+        volumes = self.volumes()
+        (new,) = [one for one in volumes.values() if one["transaction_id"] == str(noted)]
+        message = f"create_snap {new['thin_id']} {volumes[new['origin']]['thin_id']}"
+        script = f"dmsetup message {self.device} 0 '{message}' && vgchange -qq -an {self.group}"
+        self.machine.run(script, timeout_seconds=_TIMEOUT_SECONDS)
+
     def volumes(self) -> dict[str, dict[str, str]]:
         """Return what lvs reports about all volumes of the group, hidden ones too, by name."""
         fields = (
-            "lv_name,lv_uuid,lv_size,thin_id,origin,lv_permissions,lv_active,lv_merging,lv_tags"
+            "lv_name,lv_uuid,lv_size,thin_id,origin,lv_permissions,lv_active,lv_merging,lv_tags,"
+            "transaction_id"
         )
         command = f"lvs -a --reportformat json --units b --nosuffix -o {fields} {self.group}"
         report = self.machine.run(command, timeout_seconds=_TIMEOUT_SECONDS).stdout

@@ -34,6 +34,7 @@ __all__ = [
     "reserve_metadata",
     "resize",
     "status",
+    "tell_transaction",
     "thin_delta",
     "thin_dump",
 ]
@@ -176,6 +177,12 @@ def reserve_metadata(vg: str, pool: str) -> list[str]:
 def release_metadata(vg: str, pool: str) -> list[str]:
     """Release the pool's metadata snapshot, whoever reserved it."""
     return ["dmsetup", "message", pool_device(vg, pool, "tpool"), "0", "release_metadata_snap"]
+
+
+def tell_transaction(vg: str, pool: str, old: int, new: int) -> list[str]:
+    """Tell the pool that LVM is at transaction ``new``; it refuses if it is not at ``old``."""
+    message = ["set_transaction_id", str(old), str(new)]
+    return ["dmsetup", "message", pool_device(vg, pool, "tpool"), "0", *message]
 
 
 def metadata_openers(vg: str, pool: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blockrep.errors import BlockrepError, NoSpaceError, StorageError, VolumeError
@@ -203,24 +203,6 @@ class VolumeGroup:
         result = self.runner.run(commands.status(commands.dm_name(self.vg, volume.name)))
         mapped = parse_mapped_bytes(result.stdout) if result.status == 0 else None
         return volume.size_bytes if mapped is None else mapped
-
-    def unmade(self, state: GroupState, volumes: Iterable[LogicalVolume]) -> LogicalVolume | None:
-        """Return one of these that LVM has noted and the pool was never told of; None: all exist.
-
-        LVM writes its metadata first, then tells the pool. A power cut in between leaves a volume
-        that cannot be activated ("No data available"). LVM catches up with its next change of the
-        pool, and gives it what its origin holds by then: it must go before that.
-        """
-        for volume in volumes:
-            pool = state.pool_of(volume)
-            # Only the newest change can be outstanding: LVM delivers it before it notes another.
-            if volume.active or volume.transaction != pool.transaction - 1:
-                continue
-            status = self.status(pool)
-            # A pool that failed does not say how far it came.
-            if status.mode == "rw" and status.transaction <= volume.transaction:
-                return volume
-        return None
 
     def _failed(self, result: CommandResult) -> BlockrepError:
         # "Cannot create new thin volume, free space in thin pool VG/POOL reached threshold."

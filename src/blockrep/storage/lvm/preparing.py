@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from blockrep.errors import InternalError, StorageError
+from blockrep.errors import DivergedError, InternalError, StorageError, VolumeError
+from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Space
 from blockrep.storage.interface import BeginRequest
 from blockrep.storage.lvm import commands
@@ -27,7 +28,7 @@ from blockrep.storage.lvm.tags import (
     staging_tags,
 )
 
-__all__ = ["Preparation", "prepare_staging"]
+__all__ = ["Preparation", "check_request", "prepare_staging"]
 
 _SECTOR_BYTES = 512
 
@@ -80,6 +81,57 @@ class Preparation:
     def is_needed(self, replica: LogicalVolume) -> bool:
         """Tell whether there is anything to do."""
         return self.clear_from_bytes >= 0 or self.size_bytes != replica.size_bytes
+
+
+def check_request(name: VolumeName, view: TargetView, request: BeginRequest) -> None:
+    """Refuse what must not be begun, before anything is changed.
+
+    Raises VolumeError, DivergedError.
+    """
+    if view.replica is not None and not view.owned and request.mode != "adopt":
+        raise VolumeError(
+            "the volume exists and was not made by blockrep",
+            where=str(name),
+            safe="nothing was changed",
+            next_step="to make it the replica, overwriting what differs: push with --adopt",
+        )
+    if view.replica is None and request.mode == "adopt":
+        raise VolumeError(
+            "there is no volume to adopt",
+            where=str(name),
+            safe="nothing was changed",
+            next_step="push without --adopt: the replica will be made",
+        )
+    if view.good_with(request.snapshot_id) is not None:
+        raise VolumeError(
+            f"the snapshot {request.snapshot_id[:8]} is here already",
+            where=str(name),
+            safe="nothing was changed",
+            next_step="push again",
+        )
+    newest = view.newest
+    if request.mode == "incremental":
+        if newest is None or newest.snapshot.id != request.base_id:
+            raise DivergedError(
+                f"the base {request.base_id[:8]} is not the replica's newest good snapshot",
+                where=str(name),
+                safe="nothing was changed",
+                next_step="push again; without a common base: with --adopt or --full",
+            )
+    elif request.base_id:
+        raise InternalError(f"mode {request.mode} has no base")
+    present_bytes = 0
+    if newest is not None:
+        present_bytes = newest.snapshot.size_bytes
+    elif view.replica is not None:
+        present_bytes = view.replica.size_bytes - view.replica.extent_bytes + 1
+    if request.size_bytes < present_bytes and not request.allow_shrink:
+        raise VolumeError(
+            f"the source has {request.size_bytes} bytes, less than the replica",
+            where=str(name),
+            safe="nothing was changed",
+            next_step="to make the replica smaller: push again with --shrink",
+        )
 
 
 def prepare_staging(

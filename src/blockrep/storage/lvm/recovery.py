@@ -58,6 +58,10 @@ class TargetView:
         """Tell whether the good snapshot of that very transfer exists."""
         return (mark.snapshot_id, mark.lineage, mark.sequence) in self.committed
 
+    def good_with(self, snapshot_id: str) -> GoodMark | None:
+        """Return the good snapshot of that id."""
+        return next((mark for mark in self.goods if mark.snapshot.id == snapshot_id), None)
+
     @property
     def newest(self) -> GoodMark | None:
         """The good snapshot that the replica equals."""

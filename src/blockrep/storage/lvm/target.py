@@ -35,7 +35,7 @@ from blockrep.storage.lvm.planning import (
     new_chunk_count,
     space_of,
 )
-from blockrep.storage.lvm.preparing import Preparation, prepare_staging
+from blockrep.storage.lvm.preparing import Preparation, check_request, prepare_staging
 from blockrep.storage.lvm.reading import LvmReader, deactivate_leftovers
 from blockrep.storage.lvm.recovery import Action, Step, TargetView, next_step, view_target
 from blockrep.storage.lvm.reports import LogicalVolume
@@ -53,6 +53,7 @@ from blockrep.storage.lvm.tags import (
     replica_tag,
 )
 from blockrep.storage.lvm.thin_xml import RunKind
+from blockrep.storage.lvm.unmade import find_unmade, finish_creation
 from blockrep.storage.lvm.versions import check_thin_tools
 
 __all__ = ["LvmTarget"]
@@ -143,7 +144,7 @@ class LvmTarget:
         state, view = self._recover()
         if view.replica is not None:
             state, view = self._closed_replica(state, view)
-        self._check_request(view, request)
+        check_request(self._name, view, request)
         pool = self._pool(state, view)
         existing = view.staging
         # What inspect proved, commit proves again: not a third time between them.
@@ -171,7 +172,7 @@ class LvmTarget:
             raise InternalError("a staging volume of another kind")
         state = self._group.read()
         view = view_target(state, self._name.lv)
-        if _good_with(view, staging.mark.snapshot_id) is None:
+        if view.good_with(staging.mark.snapshot_id) is None:
             staging.sync()
             staging.check_whole()
             if staging.mark.base_id and self._has_drifted(view, self._pool(state, view)):
@@ -179,7 +180,7 @@ class LvmTarget:
             self._create_good(view, staging.mark, digest)
         staging.close()
         _, view = self._recover()
-        good = _good_with(view, staging.mark.snapshot_id)
+        good = view.good_with(staging.mark.snapshot_id)
         if good is None or good.snapshot.digest != digest.hex():
             raise StorageError(
                 "the good snapshot is not there, or is of another transfer",
@@ -221,7 +222,8 @@ class LvmTarget:
             state = self._group.read()
             view = view_target(state, self._name.lv)
             ours = [one.volume for one in view.stagings] + [one.volume for one in view.goods]
-            unmade = self._group.unmade(state, ours)
+            if (unmade := find_unmade(self._group, state, ours)) is not None:
+                finish_creation(self._group, state, unmade)
             step = next_step(view) if unmade is None else Step(Action.REMOVE, unmade)
             if step is not None and step.action is Action.FINISH_MERGE:
                 repeats.append(step)
@@ -306,53 +308,6 @@ class LvmTarget:
             )
         return state, view
 
-    def _check_request(self, view: TargetView, request: BeginRequest) -> None:
-        """Refuse what must not be begun, before anything is changed."""
-        if view.replica is not None and not view.owned and request.mode != "adopt":
-            raise VolumeError(
-                "the volume exists and was not made by blockrep",
-                where=str(self._name),
-                safe="nothing was changed",
-                next_step="to make it the replica, overwriting what differs: push with --adopt",
-            )
-        if view.replica is None and request.mode == "adopt":
-            raise VolumeError(
-                "there is no volume to adopt",
-                where=str(self._name),
-                safe="nothing was changed",
-                next_step="push without --adopt: the replica will be made",
-            )
-        if _good_with(view, request.snapshot_id) is not None:
-            raise VolumeError(
-                f"the snapshot {request.snapshot_id[:8]} is here already",
-                where=str(self._name),
-                safe="nothing was changed",
-                next_step="push again",
-            )
-        newest = view.newest
-        if request.mode == "incremental":
-            if newest is None or newest.snapshot.id != request.base_id:
-                raise DivergedError(
-                    f"the base {request.base_id[:8]} is not the replica's newest good snapshot",
-                    where=str(self._name),
-                    safe="nothing was changed",
-                    next_step="push again; without a common base: with --adopt or --full",
-                )
-        elif request.base_id:
-            raise InternalError(f"mode {request.mode} has no base")
-        present_bytes = 0
-        if newest is not None:
-            present_bytes = newest.snapshot.size_bytes
-        elif view.replica is not None:
-            present_bytes = view.replica.size_bytes - view.replica.extent_bytes + 1
-        if request.size_bytes < present_bytes and not request.allow_shrink:
-            raise VolumeError(
-                f"the source has {request.size_bytes} bytes, less than the replica",
-                where=str(self._name),
-                safe="nothing was changed",
-                next_step="to make the replica smaller: push again with --shrink",
-            )
-
     def _resume(
         self, view: TargetView, mark: StagingMark, pool: LogicalVolume, request: BeginRequest
     ) -> Staging:
@@ -430,7 +385,7 @@ class LvmTarget:
             self._group.change(argv)
         except (StorageError, NoSpaceError):
             left = view_target(self._group.read(), self._name.lv)
-            if _good_with(left, mark.snapshot_id) is None:
+            if left.good_with(mark.snapshot_id) is None:
                 raise
 
     def _remove(self, mark: StagingMark) -> None:
@@ -439,10 +394,6 @@ class LvmTarget:
 
     def _cursors(self, mark: StagingMark) -> CursorFile:
         return CursorFile(self._settings.state_directory, mark.volume.uuid)
-
-
-def _good_with(view: TargetView, snapshot_id: str) -> GoodMark | None:
-    return next((mark for mark in view.goods if mark.snapshot.id == snapshot_id), None)
 
 
 def _info(replica: LogicalVolume, pool: LogicalVolume, newest: GoodMark | None) -> VolumeInfo:
