@@ -41,6 +41,11 @@ class Copies:
         """Pipe over TLS."""
         return self._peer("socat TLS", self.peers.socat_tls, ("socat",))
 
+    def socat_tls_new(self) -> Tool:
+        """Pipe over TLS into a new file: like blockrep, whose replica is whole at any moment."""
+        run = self.peers.socat_tls
+        return Tool("socat TLS, new file", run, self._piped, self.space.remove_plain, ("socat",))
+
     def socat_tcp(self) -> Tool:
         """Pipe without encryption."""
         return self._peer("socat TCP", self.peers.socat_tcp, ("socat",))
@@ -70,7 +75,12 @@ def full(space: Workspace, size_bytes: int) -> Scenario:
     """Everything, encrypted."""
     make_mixed(space.source, size_bytes)
     copies = Copies(space)
-    tools = [copies.push(), copies.socat_tls(), copies.nbdcopy(tls=True)]
+    tools = [
+        copies.push(),
+        copies.socat_tls(),
+        copies.socat_tls_new(),
+        copies.nbdcopy(tls=True),
+    ]
     return copies.scenario(tools, "socat TLS")
 
 

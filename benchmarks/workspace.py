@@ -96,10 +96,14 @@ class Workspace:
     def spoil_plain(self) -> None:
         """Make the peers' destination ready: nothing in it is what will be sent."""
         if self.fresh:
-            self.plain.unlink(missing_ok=True)
-            warm_pages(self.far, self.source.stat().st_blocks * 512)
+            self.remove_plain()
         else:
             spoil(self.plain, self.size_bytes)
+
+    def remove_plain(self) -> None:
+        """Have the peers make their destination, as blockrep has to."""
+        self.plain.unlink(missing_ok=True)
+        warm_pages(self.far, self.source.stat().st_blocks * 512)
 
 
 @contextmanager

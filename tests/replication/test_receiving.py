@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from itertools import pairwise
+from typing import ParamSpec, TypeVar
 
 import pytest
 
 from blockrep.errors import ConnectionLostError, ProtocolError, StorageError
 from blockrep.protocol.chain import advance_chain
 from blockrep.protocol.messages import Ack, Commit, Data, Message
+from blockrep.replication.blocking import Blocking
 from blockrep.replication.channel import Channel
 from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.receiving import StreamReceiver, Tally
 from support.journal import CHAIN, ID, SIZE, JournalStaging, data_message
 from support.sessions import connected, start_stream
 from support.virtual_time import InlineBlocking, run_virtual
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 BLOCK = 4096
 
@@ -27,17 +34,31 @@ def messages(count: int) -> list[Data]:
     return found
 
 
+class SlowBlocking(InlineBlocking):
+    """Each call takes a second; notes how much was written by then."""
+
+    def __init__(self, staging: JournalStaging) -> None:
+        self._staging = staging
+        self.written: list[int] = []
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        await asyncio.sleep(1)
+        result = function(*args, **kwargs)
+        self.written.append(sum(entry[0] == "write" for entry in self._staging.journal))
+        return result
+
+
 def receiver_of(
     server: Channel,
     staging: JournalStaging,
     bytes_per_second: int = 0,
     window_bytes: int = 8 * BLOCK,
+    blocking: Blocking | None = None,
 ) -> StreamReceiver:
     limiter = RateLimiter(bytes_per_second)
     tally = Tally(SIZE, lambda _event: None)
-    return StreamReceiver(
-        server, InlineBlocking(), staging, SIZE, window_bytes, None, limiter, tally
-    )
+    blocking = blocking or InlineBlocking()
+    return StreamReceiver(server, blocking, staging, SIZE, window_bytes, None, limiter, tally)
 
 
 def chain_of(sent: list[Data]) -> bytes:
@@ -122,6 +143,33 @@ def test_on_a_slow_link_what_arrived_becomes_durable_after_seconds() -> None:
     durable = [one.durable_bytes // BLOCK for one in acknowledged]
     assert durable[-1] == len(sent)
     assert all(after - before <= 8 for before, after in zip([0, *durable], durable, strict=False))
+
+
+def test_what_arrives_while_storage_is_at_work_is_written_by_the_same_call() -> None:
+    """In its order; but a call ends now and then, so that a sync can begin."""
+    staging = JournalStaging()
+    sent = messages(40)
+    blocking = SlowBlocking(staging)
+
+    async def scenario() -> None:
+        async with connected() as (client, server, _, _):
+            await start_stream(client, server)
+            client.listen(lambda message: isinstance(message, Ack))
+            receiver = receiver_of(server, staging, window_bytes=1000 * BLOCK, blocking=blocking)
+            receiving = asyncio.create_task(receiver.receive_all())
+            await client.send(sent[0])
+            await asyncio.sleep(0.5)  # the call for the first has begun
+            for message in sent[1:]:
+                await client.send(message)
+            await client.send(Commit(ID, chain_of(sent)))
+            await receiving
+
+    run_virtual(scenario())
+    assert blocking.written[0] > 1
+    assert all(after - before <= 16 for before, after in pairwise([0, *blocking.written]))
+    assert [entry[1] for entry in staging.journal if entry[0] == "write"] == [
+        index * BLOCK for index in range(40)
+    ]
 
 
 def test_a_wrong_digest_is_not_committed() -> None:

@@ -27,7 +27,8 @@ def test_segments_are_applied_in_order_and_the_chain_follows() -> None:
         [Extent(0, 100), Extent(200, 10, ExtentKind.DISCARD), Extent(300, 50)], content
     )
     last = zeros(400, 7, mixed.chain)
-    writer.apply([mixed, last])
+    writer.apply(mixed)
+    writer.apply(last)
     assert staging.journal == [
         ("write", 0, 100),
         ("clear", 200, 10),
@@ -44,7 +45,7 @@ def test_nothing_of_a_damaged_frame_is_written() -> None:
     good = data_message(0, b"x" * 64)
     damaged = dataclasses.replace(good, payload=memoryview(b"x" * 63 + b"y"))
     with pytest.raises(ProtocolError, match="damaged"):
-        writer.apply([damaged])
+        writer.apply(damaged)
     assert staging.journal == []
     assert writer.received.cursor_bytes == 0
 
@@ -55,10 +56,10 @@ def test_nothing_is_written_after_a_frame_that_got_lost() -> None:
     writer = StagingWriter(staging, SIZE, None)
     first = data_message(0, b"x" * 64)
     lost = data_message(64, b"y" * 64, first.chain)
-    writer.apply([first])
+    writer.apply(first)
     for wrong in (data_message(128, b"z" * 64, lost.chain), first):
         with pytest.raises(ProtocolError, match="lost, doubled or changed"):
-            writer.apply([wrong])
+            writer.apply(wrong)
     assert [entry[:2] for entry in staging.journal] == [("write", 0)]
     assert writer.received == Position(64, first.chain)
 
@@ -66,7 +67,7 @@ def test_nothing_is_written_after_a_frame_that_got_lost() -> None:
 def test_content_outside_of_the_volume_is_refused() -> None:
     staging = JournalStaging()
     with pytest.raises(ProtocolError, match="of a volume of"):
-        StagingWriter(staging, SIZE, None).apply([zeros(SIZE - 10, 11)])
+        StagingWriter(staging, SIZE, None).apply(zeros(SIZE - 10, 11))
     assert staging.journal == []
 
 
@@ -77,16 +78,16 @@ def test_compressed_content_is_expanded_then_verified() -> None:
     message = dataclasses.replace(
         data_message(0, content), unpacked_bytes=len(content), payload=memoryview(packed)
     )
-    StagingWriter(staging, SIZE, zstd_decompress).apply([message])
+    StagingWriter(staging, SIZE, zstd_decompress).apply(message)
     assert bytes(staging.content[: len(content)]) == content
     with pytest.raises(ProtocolError, match="not agreed"):
-        StagingWriter(staging, SIZE, None).apply([message])
+        StagingWriter(staging, SIZE, None).apply(message)
 
 
 def test_the_cursor_is_recorded_after_the_sync_and_only_then_durable() -> None:
     staging = JournalStaging()
     writer = StagingWriter(staging, SIZE, None)
-    writer.apply([data_message(0, b"x" * 64)])
+    writer.apply(data_message(0, b"x" * 64))
     position = writer.make_durable()
     assert [entry[0] for entry in staging.journal] == ["write", "sync", "cursor"]
     assert staging.journal[-1] == ("cursor", 64, position.chain)
@@ -97,7 +98,7 @@ def test_a_failed_sync_records_nothing() -> None:
     staging = JournalStaging()
     staging.sync_error = StorageError("EIO")
     writer = StagingWriter(staging, SIZE, None)
-    writer.apply([data_message(0, b"x" * 64)])
+    writer.apply(data_message(0, b"x" * 64))
     with pytest.raises(StorageError):
         writer.make_durable()
     assert [entry[0] for entry in staging.journal] == ["write", "sync"]
@@ -109,7 +110,7 @@ def test_a_transfer_stops_at_the_reserve_and_keeps_what_is_durable(room: Space) 
     staging = JournalStaging()
     staging.room = room
     writer = StagingWriter(staging, SIZE, None)
-    writer.apply([data_message(0, b"x" * 64)])
+    writer.apply(data_message(0, b"x" * 64))
     with pytest.raises(NoSpaceError, match="reserve"):
         writer.make_durable()
     assert staging.journal[-1][0] == "cursor"
@@ -119,7 +120,7 @@ def test_a_transfer_stops_at_the_reserve_and_keeps_what_is_durable(room: Space) 
 def test_a_commit_needs_equal_chains_and_everything_durable() -> None:
     staging = JournalStaging()
     writer = StagingWriter(staging, SIZE, None)
-    writer.apply([data_message(0, b"x" * 64)])
+    writer.apply(data_message(0, b"x" * 64))
     with pytest.raises(InternalError):
         writer.check_complete(writer.received.chain)
     writer.make_durable()

@@ -10,7 +10,7 @@ threads moves a whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +32,10 @@ _ZEROS = bytes(ZERO_BLOCK_BYTES)
 _BATCH_BYTES = 32 * 1024 * 1024
 #: The most segments that one block of content becomes: every second page, or the block.
 _BLOCK_SEGMENTS = ZERO_BLOCK_BYTES // PAGE_BYTES // 2
+
+
+#: Start and end in a buffer, and what is there.
+_Part = tuple[int, int, ExtentKind]
 
 
 class Compressor(Protocol):
@@ -190,27 +194,13 @@ class FrameBuilder:
         if delta is not None and not delta.load(offset, length):
             delta = None
         shift_bytes = offset - start
-        at = start
-        while at < end:
-            block_end = min(end, _block_end(at + shift_bytes) - shift_bytes)
-            self._add_block(at, block_end, shift_bytes, delta, at - start)
-            at = block_end
-
-    def _add_block(
-        self, at: int, end: int, shift_bytes: int, delta: PageDelta | None, base_at: int
-    ) -> None:
-        filling = self._filling
-        if delta is not None and delta.is_same(filling.buffer, at, end, base_at):
-            return
-        if _is_zero(filling.buffer, at, end):
-            filling.add(at + shift_bytes, end - at, ExtentKind.ZERO)
-            return
-        runs: Iterable[tuple[int, int]] = ((at, end),)
-        if delta is not None:
-            # All of them, before the content moves.
-            runs = list(delta.changed_pages(filling.buffer, at, end, base_at))
-        for first, last in runs:
-            filling.add(first + shift_bytes, last - first, ExtentKind.DATA, first)
+        blocks = _blocks(start, end, shift_bytes)
+        if delta is None:
+            parts = _all_parts(filling.buffer, blocks)
+        else:
+            parts = _changed_parts(filling.buffer, blocks, delta, start)
+        for first, last, kind in parts:
+            filling.add(first + shift_bytes, last - first, kind, first)
 
     def _finish(self, *, compress: bool) -> OutgoingFrame:
         filling, self._filling = self._filling, self._new_filling()
@@ -233,8 +223,45 @@ class FrameBuilder:
         return self._compressor.compress(content)
 
 
-def _block_end(offset: int) -> int:
-    return (offset // ZERO_BLOCK_BYTES + 1) * ZERO_BLOCK_BYTES
+def _blocks(start: int, end: int, shift_bytes: int) -> Iterator[tuple[int, int]]:
+    """Cut a part of a buffer where the volume's blocks end, whose offsets are larger by a shift."""
+    while start < end:
+        block = (start + shift_bytes) // ZERO_BLOCK_BYTES
+        last = min(end, (block + 1) * ZERO_BLOCK_BYTES - shift_bytes)
+        yield start, last
+        start = last
+
+
+def _all_parts(buffer: bytearray, blocks: Iterable[tuple[int, int]]) -> Iterator[_Part]:
+    """Yield runs of blocks of zeros, and of others."""
+    run: _Part | None = None
+    for first, last in blocks:
+        kind = ExtentKind.ZERO if _is_zero(buffer, first, last) else ExtentKind.DATA
+        if run is not None and run[2] is kind:
+            run = (run[0], last, kind)
+            continue
+        if run is not None:
+            yield run
+        run = (first, last, kind)
+    if run is not None:
+        yield run
+
+
+def _changed_parts(
+    buffer: bytearray, blocks: Iterable[tuple[int, int]], delta: PageDelta, start: int
+) -> Iterator[_Part]:
+    """Yield the blocks of zeros and the runs of pages that the base, loaded for ``start``, lacks.
+
+    Whoever takes one may move its content to the left: a block is done with before it is yielded.
+    """
+    for first, last in blocks:
+        if delta.is_same(buffer, first, last, first - start):
+            continue
+        if _is_zero(buffer, first, last):
+            yield first, last, ExtentKind.ZERO
+            continue
+        for page, end in list(delta.changed_pages(buffer, first, last, first - start)):
+            yield page, end, ExtentKind.DATA
 
 
 def _is_zero(buffer: bytearray, start: int, end: int) -> bool:

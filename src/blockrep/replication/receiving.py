@@ -1,6 +1,7 @@
-"""Receiving one stream: DATA messages are written in batches while the next arrive.
+"""Receiving one stream: DATA messages are written while the next arrive.
 
-Syncs run beside the writes.
+Syncs run beside the writes. While the storage thread is at work, what arrives goes straight to it:
+the event loop is busy decrypting then, and would give it more to do only milliseconds later.
 
 An acknowledgement says ``durable`` only after the sync that covers it and the record of the cursor
 (I1).
@@ -9,10 +10,11 @@ An acknowledgement says ``durable`` only after the sync that covers it and the r
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from blockrep.protocol.messages import Ack, Commit, Data
+from blockrep.protocol.messages import Ack, Commit, Data, Message
 from blockrep.replication.blocking import Blocking
 from blockrep.replication.channel import Channel
 from blockrep.replication.events import EventSink, Progress
@@ -22,7 +24,12 @@ from blockrep.storage.interface import Staging
 
 __all__ = ["StreamReceiver", "Tally"]
 
-_BATCH_FRAMES = 8
+#: Given to the storage thread and not begun; frames without payload take no room that counts.
+_MAX_WAITING_FRAMES = 32
+#: Written by one storage call: after it a sync may begin, and its error be noticed.
+_CALL_FRAMES = 16
+#: So many buffers become free at once.
+_FREE_FRAMES = 4
 _IDLE_SECONDS = 1.0
 # On a slow link a quarter of the window takes minutes: so much would be lost with the connection,
 # and so long nobody would look whether others fill the pool.
@@ -85,6 +92,7 @@ class StreamReceiver:
         tally: Tally,
     ) -> None:
         self.tally = tally
+        self._loop = asyncio.get_running_loop()
         self._channel = channel
         self._blocking = blocking
         self._writer = StagingWriter(staging, size_bytes, decompressor)
@@ -92,6 +100,10 @@ class StreamReceiver:
         self._sync_bytes = window_bytes // 4
         self._unsynced_bytes = 0
         self._unsynced_since_seconds = 0.0
+        self._is_writing = False
+        self._waiting: deque[Data] = deque()  # the storage thread takes from its left
+        self._written: deque[Data] = deque()  # the storage thread adds at its right
+        self._unpaid_bytes = 0
         self._sync: asyncio.Task[None] | None = None
 
     async def receive_all(self) -> Commit:
@@ -101,10 +113,10 @@ class StreamReceiver:
             BlockrepError: the peer, the storage, or the connection failed; what was
                 acknowledged as durable stays.
         """
+        self._channel.listen(self._take_at_once)
         try:
-            while (batch := await self._next_batch()) is not None:
-                await self._limiter.take(sum(message.window_cost_bytes for message in batch))
-                await self._apply(batch)
+            while await self._take_arrived():
+                await self._write()
                 await self._check_sync()
                 if self._sync is None and self._is_sync_due():
                     self._sync = asyncio.create_task(self._make_durable())
@@ -113,26 +125,32 @@ class StreamReceiver:
             await self._make_durable()
             self._writer.check_complete(commit.digest)
         finally:
+            self._channel.listen(None)
             await self._settle()
         return commit
 
     def _is_sync_due(self) -> bool:
-        age_seconds = asyncio.get_running_loop().time() - self._unsynced_since_seconds
+        age_seconds = self._loop.time() - self._unsynced_since_seconds
         return self._unsynced_bytes >= self._sync_bytes or (
             self._unsynced_bytes > 0 and age_seconds >= _MAX_UNSYNCED_SECONDS
         )
 
-    async def _next_batch(self) -> list[Data] | None:
-        """Return the DATA messages that wait, at least one; None when something else comes next."""
-        batch: list[Data] = []
-        while len(batch) < _BATCH_FRAMES:
-            if not batch:
-                await self._wait_message()
-            message = self._channel.peek()
-            if not isinstance(message, Data):
-                return batch or None
-            batch.append(await self._channel.receive(Data))
-        return batch
+    async def _take_arrived(self) -> bool:
+        """Take the DATA messages that wait, at least one; False when something else comes next."""
+        if not self._waiting:
+            await self._wait_message()
+        while len(self._waiting) < _MAX_WAITING_FRAMES and isinstance(self._channel.peek(), Data):
+            self._waiting.append(await self._channel.receive(Data))
+        return bool(self._waiting)
+
+    def _take_at_once(self, message: Message) -> bool:
+        """Give the storage thread a message that arrives while it is at work, in its order."""
+        if not isinstance(message, Data) or not self._is_writing:
+            return False
+        if self._channel.peek() is not None or len(self._waiting) >= _MAX_WAITING_FRAMES:
+            return False
+        self._waiting.append(message)
+        return True
 
     async def _wait_message(self) -> None:
         """Wait for the next message; when the sender pauses.
@@ -144,20 +162,45 @@ class StreamReceiver:
             if self._writer.durable != self._writer.received and self._sync is None:
                 self._sync = asyncio.create_task(self._make_durable())
 
-    async def _apply(self, batch: list[Data]) -> None:
+    async def _write(self) -> None:
+        """Write what waits, and what comes meanwhile."""
         if not self._unsynced_bytes:
-            self._unsynced_since_seconds = asyncio.get_running_loop().time()
+            self._unsynced_since_seconds = self._loop.time()
+        self._is_writing = True
         try:
-            await self._blocking.run(self._writer.apply, batch)
-            self.tally.add(batch)
+            await self._blocking.run(self._apply_waiting)
         finally:
-            for message in batch:
-                self._unsynced_bytes += message.window_cost_bytes
-                if len(message.payload):
-                    self._channel.release(message.payload)
+            self._is_writing = False
+            self._let_go()
+        # What arrives now stays in the channel's buffers, until these are full.
+        unpaid_bytes, self._unpaid_bytes = self._unpaid_bytes, 0
+        await self._limiter.take(unpaid_bytes)
+
+    def _apply_waiting(self) -> None:
+        """In the storage thread: write until nothing waits, or for long enough."""
+        for _ in range(_CALL_FRAMES):
+            if not self._waiting:
+                break
+            message = self._waiting.popleft()
+            self._writer.apply(message)
+            self._written.append(message)
+            if len(self._written) == _FREE_FRAMES:
+                self._loop.call_soon_threadsafe(self._let_go)
+
+    def _let_go(self) -> None:
+        """Count what was written; its buffers are free."""
+        batch = [self._written.popleft() for _ in range(len(self._written))]
+        if batch:
+            self.tally.add(batch)
+        for message in batch:
+            self._unsynced_bytes += message.window_cost_bytes
+            self._unpaid_bytes += message.window_cost_bytes
+            if len(message.payload):
+                self._channel.release(message.payload)
 
     async def _make_durable(self) -> None:
         if self._writer.durable == self._writer.received:
+            self.tally.note_durable(self.tally.done_bytes)
             return
         self._unsynced_bytes = 0
         done_bytes = self.tally.done_bytes

@@ -1,11 +1,11 @@
 """The receiver's data path: DATA frames -> staging.
 
-Runs in a storage thread, batch by batch; no asyncio here.
+Runs in a storage thread; no asyncio here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import xxhash
@@ -46,27 +46,24 @@ class StagingWriter:
         self.received = Position(staging.info.cursor_bytes, staging.info.chain)
         self.durable = self.received
 
-    def apply(self, batch: Sequence[Data]) -> None:
-        """Verify and write the frames.
+    def apply(self, message: Data) -> None:
+        """Verify and write a frame.
 
         Raises:
             ProtocolError: content does not match its digest, lies outside of the volume, or does
-                not follow what came before. Nothing of that frame was written.
+                not follow what came before. Nothing of the frame was written.
             StorageError, NoSpaceError: from the staging volume.
         """
-        for message in batch:
-            content = self._content(message)
-            self._check_follows(message)
-            at = 0
-            for segment in message.segments:
-                if segment.kind is ExtentKind.DATA:
-                    self._staging.write(
-                        segment.offset_bytes, content[at : at + segment.length_bytes]
-                    )
-                    at += segment.length_bytes
-                else:
-                    self._staging.clear(segment)
-            self.received = Position(message.segments[-1].end_bytes, message.chain)
+        content = self._content(message)
+        self._check_follows(message)
+        at = 0
+        for segment in message.segments:
+            if segment.kind is ExtentKind.DATA:
+                self._staging.write(segment.offset_bytes, content[at : at + segment.length_bytes])
+                at += segment.length_bytes
+            else:
+                self._staging.clear(segment)
+        self.received = Position(message.segments[-1].end_bytes, message.chain)
 
     def _content(self, message: Data) -> memoryview:
         end_bytes = message.segments[-1].end_bytes

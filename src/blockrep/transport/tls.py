@@ -38,8 +38,9 @@ __all__ = [
 #: Records (of at most 16 KiB) taken by one receive. It bounds the time that the loop waits for a
 #: peer who sends tiny ones.
 _MAX_RECORDS: Final = 128
-#: After so long without a pause the loop gets its turn: heartbeats, the other direction.
-_TURN_SECONDS: Final = 0.004
+#: After so long without a pause the loop gets its turn: heartbeats, the other direction, and the
+#: storage thread, which is given more to do only then.
+_TURN_SECONDS: Final = 0.0005
 #: Buffers up to this size are copied into one record; larger ones are worth a record of their own.
 _JOIN_BYTES: Final = 4096
 _CLOSE_SECONDS: Final = 2.0
@@ -151,7 +152,7 @@ class TlsTransport:
         filled = 0
         try:
             for _ in range(_MAX_RECORDS):
-                count = self._tls.recv_into(buffer[filled:])
+                count = self._tls.recv_into(buffer[filled:], len(buffer) - filled)
                 filled += count
                 if count == 0 or filled == len(buffer):
                     break
