@@ -36,8 +36,7 @@ XML = [
     ),
     (
         b'<superblock uuid="" time="1" transaction="2" data_block_size="128" nr_data_blocks="256">'
-        b'<device dev_id="1" mapped_blocks="2" transaction="6">'
-        b'<single_mapping origin_block="3" data_block="0"/>'
+        b'<device dev_id="1" mapped_blocks="2"><single_mapping origin_block="3" data_block="0"/>'
         b'<range_mapping origin_begin="32" data_begin="16" length="8"/></device></superblock>'
     ),
 ]

@@ -12,7 +12,7 @@ import pytest
 from blockrep.errors import ConnectionLostError, ProtocolError, StorageError
 from blockrep.protocol.chain import advance_chain
 from blockrep.protocol.messages import Ack, Commit, Data, Message
-from blockrep.replication.blocking import Blocking
+from blockrep.replication.blocking import Blocking, ThreadBlocking
 from blockrep.replication.channel import Channel
 from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.receiving import StreamReceiver, Tally
@@ -29,7 +29,7 @@ BLOCK = 4096
 def messages(count: int) -> list[Data]:
     found = [data_message(0, b"\x01" * BLOCK)]
     for index in range(1, count):
-        content = bytes([index + 1]) * BLOCK
+        content = bytes([index % 255 + 1]) * BLOCK
         found.append(data_message(index * BLOCK, content, found[-1].chain))
     return found
 
@@ -170,6 +170,29 @@ def test_what_arrives_while_storage_is_at_work_is_written_by_the_same_call() -> 
     assert [entry[1] for entry in staging.journal if entry[0] == "write"] == [
         index * BLOCK for index in range(40)
     ]
+
+
+def test_the_storage_thread_and_the_loop_hand_over_in_order_with_few_buffers() -> None:
+    """With real threads: what arrives is whole, and neither waits for the other for ever."""
+    staging = JournalStaging()
+    sent = messages(240)
+
+    async def scenario(blocking: Blocking) -> None:
+        async with connected() as (client, server, _, _):
+            server._pool._budget_bytes = 6 * BLOCK
+            await start_stream(client, server)
+            client.listen(lambda message: isinstance(message, Ack))
+            receiving = asyncio.create_task(
+                receiver_of(server, staging, blocking=blocking).receive_all()
+            )
+            for message in sent:
+                await client.send(message)
+            await client.send(Commit(ID, chain_of(sent)))
+            await receiving
+
+    with ThreadBlocking() as blocking:
+        asyncio.run(scenario(blocking))
+    assert bytes(staging.content[: 240 * BLOCK]) == b"".join(bytes(one.payload) for one in sent)
 
 
 def test_a_wrong_digest_is_not_committed() -> None:

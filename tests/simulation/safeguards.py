@@ -289,8 +289,8 @@ def drop_the_new_snapshot_when_the_answer_is_lost(patch: Patch) -> None:
 
 @safeguard("already contain thin device", _LVM)
 def leave_a_pool_that_lvm_and_it_do_not_agree_on(patch: Patch) -> None:
-    patch.setattr(source, "finish_creation", lambda *_: None)
-    patch.setattr(target, "finish_creation", lambda *_: None)
+    patch.setattr(source, "find_unmade", lambda *_: [])
+    patch.setattr(target, "find_unmade", lambda *_: [])
 
 
 # -- I8: a pool is never filled

@@ -90,6 +90,7 @@ class SimulatedGroup:
         self.lands: Lands = honest
         self._numbers = itertools.count(1)
         self._unflushed: dict[int, Block] = {}
+        self.deleted: list[Lv] = []  # as LVM sees it; the pool is still to be told
         self.pool_uuid, self.vg_uuid = self._uuid(0), self._uuid(99)
 
     def uuid(self) -> str:
@@ -103,7 +104,8 @@ class SimulatedGroup:
 
     def blocks(self) -> set[Block]:
         """Return every chunk in use."""
-        used = {block for lv in self.volumes.values() for block in lv.mapping.values()}
+        devices = [*self.volumes.values(), *self.deleted]
+        used = {block for lv in devices for block in lv.mapping.values()}
         if self.held:
             used |= {block for mapping in self.held[1].values() for block in mapping.values()}
         return used
@@ -155,6 +157,7 @@ class SimulatedGroup:
     def go_on(self) -> None:
         """Do what a command of LVM that noted something does next."""
         self.make()
+        self.deleted.clear()
         self.tell()
 
     def tell(self) -> None:
@@ -165,7 +168,9 @@ class SimulatedGroup:
     @property
     def told_transaction(self) -> int:
         """How many changes the pool was told of."""
-        return self.transaction - sum(not lv.told for lv in self.volumes.values())
+        return self.transaction - bool(
+            self.deleted or [lv for lv in self.volumes.values() if not lv.told]
+        )
 
     def write(self, lv: Lv, offset_bytes: int, data: bytes | memoryview) -> None:
         """Write, breaking the sharing of chunks."""
@@ -288,7 +293,7 @@ class SimulatedGroup:
         self.close_all()
         for lv in list(self.volumes.values()):
             self.finish_merges(lv)
-            lv.active = not lv.skipped and lv.told
+            lv.active = not lv.skipped and lv.made
 
 
 class SimulatedRunner:
@@ -388,7 +393,7 @@ class SimulatedRunner:
         lv.tags -= set(_values(words, "--deltag"))
         if "--refresh" in words:
             group.finish_merges(lv)
-        if "-ay" in words and not lv.told:
+        if "-ay" in words and not lv.made:
             return 5, "", "  device-mapper: reload ioctl on  (253:6) failed: No data available"
         if "-ay" in words:
             lv.active = lv.active or not lv.skipped or "-K" in words
@@ -433,11 +438,17 @@ class SimulatedRunner:
             return 0, "", ""  # as LVM: nothing matches, nothing is said
         if lv.opened:
             return 5, "", f"  Logical volume {words[-1]} in use."
-        if not group.deliver():
+        was_told = lv.told
+        delivered = group.deliver()
+        if not (delivered or was_told or "-ff" in words):
             return _IN_THE_POOL
         del group.volumes[lv.name]
-        group.transaction += 1
-        return 0, "", ""
+        if delivered:
+            group.transaction += 1
+            return 0, "", ""
+        # LVM has noted it; of what was to be made, that it is to be deleted instead.
+        group.deleted.append(lv)
+        return _IN_THE_POOL if was_told else (0, "", "")
 
     def _lvextend(self, words: list[str]) -> tuple[int, str, str]:
         group, lv = self._lv(words[-1])
@@ -459,11 +470,6 @@ class SimulatedRunner:
         if words[0] == "info":
             return 0, f"{1 + self._pool(words[-1]).metadata_readers}\n", ""
         group = self._pool(words[1])
-        if words[-3] == "set_transaction_id":
-            if words[-2:] != [str(group.told_transaction), str(group.transaction)]:
-                return 1, "", "device-mapper: message ioctl failed: Invalid argument"
-            group.tell()
-            return 0, "", ""
         if group.mode not in {"rw", "out_of_data_space"}:
             return 1, "", "device-mapper: message ioctl failed: Operation not supported"
         if words[-1] == "reserve_metadata_snap":
@@ -520,17 +526,14 @@ class SimulatedRunner:
         group = self._pool(words[-1].rpartition("/")[2])
         if group.held is None:
             return 1, "", "no current metadata snap"
-        thin_id = int(_values(words, "--dev-id")[0])
-        mapping = group.held[1].get(thin_id)
+        mapping = group.held[1].get(int(_values(words, "--dev-id")[0]))
         if mapping is None:
             return 0, self._xml(group, ""), ""
         lines = (
             f'<single_mapping origin_block="{number}" data_block="{block.number}" time="0"/>'
             for number, block in sorted(mapping.items())
         )
-        made_in = next(lv.transaction for lv in group.volumes.values() if lv.thin_id == thin_id)
-        device = f'<device dev_id="{thin_id}" transaction="{made_in}">'
-        return 0, self._xml(group, f"{device}{''.join(lines)}</device>"), ""
+        return 0, self._xml(group, f'<device dev_id="1">{"".join(lines)}</device>'), ""
 
     def _xml(self, group: SimulatedGroup, body: str) -> str:
         chunk = group.chunk_bytes // _SECTOR

@@ -153,9 +153,15 @@ def test_a_receiver_whose_power_fails(site: Callable[[int], Site]) -> None:
     [
         (2, False),
         pytest.param(8, False, marks=pytest.mark.thorough),
+        (2, True),
         (8, True),
     ],
-    ids=["staging volume", "good snapshot", "good snapshot, made by the pool"],
+    ids=[
+        "staging volume",
+        "good snapshot",
+        "staging volume, made by the pool",
+        "good snapshot, made by the pool",
+    ],
 )
 def test_a_volume_whose_creation_was_cut_short(
     site: Callable[[int], Site], notes: int, made: bool

@@ -32,6 +32,7 @@ class RateLimiter:
 
     def __init__(self, bytes_per_second: int) -> None:
         self._bucket = TokenBucket(bytes_per_second)
+        self.is_limited = bytes_per_second > 0
 
     async def take(self, count: int) -> None:
         """Wait until ``count`` bytes may pass."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blockrep.protocol.messages import Ack, Commit, Data, Message
@@ -49,19 +48,18 @@ class Tally:
     durable_bytes: int = 0
     wire_bytes: int = 0
 
-    def add(self, batch: Sequence[Data]) -> None:
-        """Count frames that were written."""
-        for message in batch:
-            self.done_bytes += sum(one.length_bytes for one in message.segments)
-            self.wire_bytes += message.window_cost_bytes
-        self._tell()
+    def count(self, message: Data) -> None:
+        """Count a frame that was written."""
+        self.done_bytes += sum(one.length_bytes for one in message.segments)
+        self.wire_bytes += message.window_cost_bytes
 
     def note_durable(self, done_bytes: int) -> None:
         """Note that so much of what was done is durable."""
         self.durable_bytes = done_bytes
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Tell the sink."""
         self.sink(Progress(self.done_bytes, self.durable_bytes, self.total_bytes, self.wire_bytes))
 
 
@@ -104,6 +102,8 @@ class StreamReceiver:
         self._waiting: deque[Data] = deque()  # the storage thread takes from its left
         self._written: deque[Data] = deque()  # the storage thread adds at its right
         self._unpaid_bytes = 0
+        # With a rate, what was written waits for its turn before a sync is thought of.
+        self._call_frames = 1 if limiter.is_limited else _CALL_FRAMES
         self._sync: asyncio.Task[None] | None = None
 
     async def receive_all(self) -> Commit:
@@ -172,13 +172,14 @@ class StreamReceiver:
         finally:
             self._is_writing = False
             self._let_go()
+        self.tally.tell()
         # What arrives now stays in the channel's buffers, until these are full.
         unpaid_bytes, self._unpaid_bytes = self._unpaid_bytes, 0
         await self._limiter.take(unpaid_bytes)
 
     def _apply_waiting(self) -> None:
         """In the storage thread: write until nothing waits, or for long enough."""
-        for _ in range(_CALL_FRAMES):
+        for _ in range(self._call_frames):
             if not self._waiting:
                 break
             message = self._waiting.popleft()
@@ -189,10 +190,9 @@ class StreamReceiver:
 
     def _let_go(self) -> None:
         """Count what was written; its buffers are free."""
-        batch = [self._written.popleft() for _ in range(len(self._written))]
-        if batch:
-            self.tally.add(batch)
-        for message in batch:
+        while self._written:
+            message = self._written.popleft()
+            self.tally.count(message)
             self._unsynced_bytes += message.window_cost_bytes
             self._unpaid_bytes += message.window_cost_bytes
             if len(message.payload):

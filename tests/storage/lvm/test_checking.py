@@ -67,6 +67,27 @@ def fix(finding: Finding) -> None:
     finding.fix()
 
 
+def test_a_volume_whose_creation_was_cut_short_is_told_of_and_removed(
+    lvm: SimulatedLvmVolumes,
+) -> None:
+    """Whatever else is done to its pool fails, whoever does it."""
+    live = lvm.origin.volumes["live"]
+    snapshot = Snapshot(
+        "1" * 32, "a" * 32, 1, NOW - DAY, 4096, committed=True, target="tls://r:1/a/b"
+    )
+    tags = source_tags(snapshot, live.uuid, lvm.origin.pool_uuid)
+    lvm.origin.note(lvm.origin.snapshot(live, "br_s_aaaaaaaa_1_11111111", tags))
+    lvm.origin.make()
+    found = only(problems(lvm))
+    assert found.remedy == (
+        "push to or from its pool again, or: lvremove -ff vga/br_s_aaaaaaaa_1_11111111"
+    )
+    assert found.fix is not None
+    found.fix()
+    assert set(lvm.origin.volumes) == {"live"}
+    assert problems(lvm) == []
+
+
 def test_a_host_that_replicates_is_well(lvm: SimulatedLvmVolumes) -> None:
     lvm.write_live(0, b"content")
     snapshot = push(lvm, None)

@@ -4,82 +4,92 @@ import pytest
 
 from blockrep.errors import StorageError
 from blockrep.storage.lvm.group import VolumeGroup
-from blockrep.storage.lvm.reports import LogicalVolume
-from blockrep.storage.lvm.unmade import find_unmade, finish_creation
+from blockrep.storage.lvm.unmade import find_unmade
 from storage.lvm_simulation import Lv
 from storage.simulated_lvm_volumes import SimulatedLvmVolumes
+from storage.transfers import push
 
 OURS = ["blockrep", "blockrep.role=source"]
 
 
-def noted(lvm: SimulatedLvmVolumes) -> Lv:
-    lv = lvm.origin.snapshot(lvm.origin.volumes["live"], "br_s_new", OURS)
+def group_of(lvm: SimulatedLvmVolumes) -> VolumeGroup:
+    return VolumeGroup("vga", lvm.settings, lvm.runner())
+
+
+def noted(lvm: SimulatedLvmVolumes, tags: list[str] = OURS) -> Lv:
+    lv = lvm.origin.snapshot(lvm.origin.volumes["live"], "br_s_new", tags)
     lvm.origin.note(lv)
     return lv
 
 
-def found(group: VolumeGroup) -> LogicalVolume | None:
-    state = group.read()
-    return find_unmade(group, state, [one for one in state.volumes if one.kind == "thin"])
-
-
-def finish_and_remove(group: VolumeGroup) -> None:
-    volume = found(group)
-    assert volume is not None
-    finish_creation(group, group.read(), volume)
-    group.remove(volume)
+def found(lvm: SimulatedLvmVolumes) -> list[str]:
+    group = group_of(lvm)
+    return [one.name for one in find_unmade(group, group.read(), {lvm.origin.pool_uuid})]
 
 
 def test_a_volume_that_the_pool_was_never_told_of_is_found(lvm: SimulatedLvmVolumes) -> None:
     """A power cut between LVM's note and its message to the pool: no activation makes it."""
-    group = VolumeGroup("vga", lvm.settings, lvm.runner())
-    assert found(group) is None
+    assert found(lvm) == []
     noted(lvm)
-    volume = found(group)
-    assert volume is not None
-    assert volume.name == "br_s_new"
-    state = group.read()
-    assert find_unmade(group, state, [one for one in state.volumes if one.name == "live"]) is None
+    assert found(lvm) == ["br_s_new"]
+    group = group_of(lvm)
+    assert find_unmade(group, group.read(), {"another pool"}) == []
     lvm.origin.mode = "fail"
-    assert found(group) is None, "who knows what a pool that failed holds"
+    assert found(lvm) == [], "who knows what a pool that failed holds"
     lvm.origin.mode = "rw"
     assert lvm.origin.deliver()
-    assert found(group) is None
+    assert found(lvm) == []
 
 
-def test_one_that_the_pool_has_not_made_is_removed(lvm: SimulatedLvmVolumes) -> None:
-    group = VolumeGroup("vga", lvm.settings, lvm.runner())
-    noted(lvm)
-    finish_and_remove(group)
-    assert "br_s_new" not in lvm.origin.volumes
-    assert lvm.origin.held is None
-
-
-def test_one_that_the_pool_has_made_and_lvm_does_not_know_of_is_removed(
-    lvm: SimulatedLvmVolumes,
+@pytest.mark.parametrize("active", [False, True])
+def test_one_that_the_pool_has_made_is_found_active_or_not(
+    lvm: SimulatedLvmVolumes, active: bool
 ) -> None:
-    """LVM alone would try to make it again with every change of the pool, and fail."""
-    group = VolumeGroup("vga", lvm.settings, lvm.runner())
-    noted(lvm)
-    lvm.origin.make()
-    volume = found(group)
-    assert volume is not None
-    with pytest.raises(StorageError, match="already contain thin device"):
-        group.remove(volume)
-    finish_and_remove(group)
-    assert "br_s_new" not in lvm.origin.volumes
-    assert lvm.origin.told_transaction == lvm.origin.transaction
-
-
-def test_a_device_of_another_transaction_is_not_taken_for_it(lvm: SimulatedLvmVolumes) -> None:
-    """LVM's metadata may have been restored from a backup: the device is a lost volume."""
-    group = VolumeGroup("vga", lvm.settings, lvm.runner())
     lv = noted(lvm)
     lvm.origin.make()
-    volume, state = found(group), group.read()
-    assert volume is not None
-    lv.transaction -= 1  # as the pool has it
-    finish_creation(group, state, volume)
-    assert not lv.told
-    with pytest.raises(StorageError, match="already contain thin device"):
-        group.remove(volume)
+    lv.active = active  # a boot activates what is not skipped
+    assert found(lvm) == ["br_s_new"]
+
+
+@pytest.mark.parametrize("tags", [[], ["blockrep", "blockrep.role=replica"]])
+def test_what_is_not_ours_and_a_replica_are_left_alone(
+    lvm: SimulatedLvmVolumes, tags: list[str]
+) -> None:
+    noted(lvm, tags)
+    assert found(lvm) == []
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_it_is_removed_and_the_pool_can_be_changed_again(
+    lvm: SimulatedLvmVolumes, made: bool
+) -> None:
+    """LVM alone would try to make it again with every change of the pool, and fail."""
+    group = group_of(lvm)
+    noted(lvm)
+    if made:
+        lvm.origin.make()
+        with pytest.raises(StorageError, match="already contain thin device"):
+            group.change(["lvcreate", "-s", "-n", "x", "vga/live"])
+    (unmade,) = find_unmade(group, group.read(), {lvm.origin.pool_uuid})
+    group.remove(unmade, unmade=True)
+    assert found(lvm) == []
+    group.change(["lvcreate", "-s", "-n", "x", "vga/live"])
+    assert set(lvm.origin.volumes) == {"live", "x"}
+    assert not lvm.origin.deleted
+
+
+@pytest.mark.parametrize("end", ["origin", "replica"])
+def test_that_of_another_volume_does_not_stop_a_push(lvm: SimulatedLvmVolumes, end: str) -> None:
+    """The whole pool is blocked, and the other volume is perhaps never pushed again."""
+    base = push(lvm, None)
+    lvm.write_live(0, b"next")
+    group = lvm.origin if end == "origin" else lvm.replica
+    other = group.add("other", 4096)
+    role = "good" if end == "origin" else "source"
+    lv = group.snapshot(other, "br_g_other", ["blockrep", f"blockrep.role={role}"])
+    group.note(lv)
+    group.make()
+    push(lvm, base)
+    assert "br_g_other" not in group.volumes
+    assert not group.deleted
+    assert lvm.read_replica() == lvm.read_live()

@@ -20,6 +20,7 @@ from blockrep.storage.lvm.planning import check_pool_health, space_of
 from blockrep.storage.lvm.reports import LogicalVolume, parse_volumes
 from blockrep.storage.lvm.runner import ProcessRunner, Runner, describe_failure, require_root
 from blockrep.storage.lvm.tags import Role, read_good, read_source, read_staging, role_of
+from blockrep.storage.lvm.unmade import find_unmade
 from blockrep.storage.lvm.versions import check_thin_tools
 
 __all__ = ["check_lvm"]
@@ -50,7 +51,7 @@ def check_lvm(
     for vg in sorted({one.vg for one in volumes}):
         group = VolumeGroup(vg, settings, runner)
         state = GroupState(tuple(one for one in volumes if one.vg == vg))
-        for check in (_pools, partial(_volumes, now_seconds=now_seconds)):
+        for check in (_pools, _unmade, partial(_volumes, now_seconds=now_seconds)):
             try:
                 yield from check(group, state)
             except BlockrepError as error:
@@ -106,6 +107,19 @@ def _metadata_snapshot(group: VolumeGroup, pool: LogicalVolume) -> Iterator[Find
     elif holder is Holder.FOREIGN:
         remedy = f"wait for it to end; if it has died: {release}"
         yield Finding(Level.WARNING, pool.full_name, what, remedy)
+
+
+def _unmade(group: VolumeGroup, state: GroupState) -> Iterator[Finding]:
+    # Ahead of whatever else is to be removed: nothing in its pool can be changed before.
+    active = {pool.uuid for pool in state.volumes if pool.kind == "pool" and pool.active}
+    for volume in find_unmade(group, state, active):
+        yield Finding(
+            Level.WARNING,
+            volume.full_name,
+            "was being made when the power failed: changes of its pool may fail, whoever asks",
+            f"push to or from its pool again, or: lvremove -ff {volume.full_name}",
+            fix=partial(group.remove, volume, unmade=True),
+        )
 
 
 def _volumes(group: VolumeGroup, state: GroupState, *, now_seconds: float) -> Iterator[Finding]:

@@ -34,7 +34,6 @@ __all__ = [
     "reserve_metadata",
     "resize",
     "status",
-    "tell_transaction",
     "thin_delta",
     "thin_dump",
 ]
@@ -143,13 +142,16 @@ def resize(vg: str, name: str, old_bytes: int, new_bytes: int) -> list[str]:
     return [*program, "-L", f"{new_bytes}b", checked(vg, name)]
 
 
-def remove(vg: str, name: str, uuid: str, role_tag: str) -> list[str]:
+def remove(vg: str, name: str, uuid: str, role_tag: str, *, unmade: bool = False) -> list[str]:
     """Remove the volume only if it has this name, this uuid and our tag.
 
-    LVM's status does not tell whether anything matched.
+    LVM's status does not tell whether anything matched. ``unmade``: what LVM still has to tell the
+    pool is that the volume be made; have it told to delete that instead, with LVM's next change of
+    the pool (lv_remove_with_dependencies and detach_pool_lv of LVM 2.03: ``-ff``).
     """
     selection = f'lv_uuid={uuid} && lv_tags={{"blockrep" && "{role_tag}"}}'
-    return ["lvremove", "-y", "-S", selection, checked(vg, name)]
+    force = ["-ff"] if unmade else []
+    return ["lvremove", "-y", *force, "-S", selection, checked(vg, name)]
 
 
 def dm_name(vg: str, lv: str) -> str:
@@ -177,12 +179,6 @@ def reserve_metadata(vg: str, pool: str) -> list[str]:
 def release_metadata(vg: str, pool: str) -> list[str]:
     """Release the pool's metadata snapshot, whoever reserved it."""
     return ["dmsetup", "message", pool_device(vg, pool, "tpool"), "0", "release_metadata_snap"]
-
-
-def tell_transaction(vg: str, pool: str, old: int, new: int) -> list[str]:
-    """Tell the pool that LVM is at transaction ``new``; it refuses if it is not at ``old``."""
-    message = ["set_transaction_id", str(old), str(new)]
-    return ["dmsetup", "message", pool_device(vg, pool, "tpool"), "0", *message]
 
 
 def metadata_openers(vg: str, pool: str) -> list[str]:

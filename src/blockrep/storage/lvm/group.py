@@ -133,8 +133,10 @@ class VolumeGroup:
         """Run a command whose success is judged by the state that it leaves."""
         return self.runner.run(argv)
 
-    def remove(self, volume: LogicalVolume) -> None:
+    def remove(self, volume: LogicalVolume, *, unmade: bool = False) -> None:
         """Remove a volume of ours, if it still is what it was.
+
+        ``unmade``: its creation was cut short.
 
         Raises:
             VolumeError: it is not ours.
@@ -146,7 +148,7 @@ class VolumeGroup:
                 "is not blockrep's", where=volume.full_name, safe="it was not removed"
             )
         # lvremove says nothing when nothing matches, and 0: only the state tells.
-        argv = commands.remove(self.vg, volume.name, volume.uuid, role.tag)
+        argv = commands.remove(self.vg, volume.name, volume.uuid, role.tag, unmade=unmade)
         result = self.attempt(argv)
         left = self.read().with_uuid(volume.uuid)
         if left is None:

@@ -102,15 +102,6 @@ class PoolMetadata:
         """
         yield from self._read(commands.thin_dump(self._group.vg, self._pool.name, volume.thin_id))
 
-    def made_in(self, volume: LogicalVolume) -> int | None:
-        """Return in which transaction the pool made a volume; None: it has none of that number.
-
-        Raises as :meth:`dump`.
-        """
-        argv = commands.thin_dump(self._group.vg, self._pool.name, volume.thin_id)
-        with self._spooled(argv, needs_device=False) as (_, parser):
-            return parser.made_in
-
     def holder(self) -> Holder:
         """Tell who has the metadata snapshot reserved. Raises StorageError."""
         root = self._group.status(self._pool).held_root
@@ -136,42 +127,31 @@ class PoolMetadata:
                 self._release(root)
 
     def _read(self, argv: Sequence[str]) -> Iterator[Run]:
-        with self._spooled(argv) as (spool, _):
+        with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as spool:
+            deadline = time.monotonic() + self._wait_seconds
+            with self._locked(self._lock, deadline), self._locked(_FOREIGN_LOCK, deadline):
+                self._spool(argv, spool, deadline)
+            spool.seek(0)
             while block := spool.read(_RECORD.size * _RECORDS_PER_READ):
                 for kind, offset, length in _RECORD.iter_unpack(block):
                     yield Run(RunKind(kind), offset, length)
 
-    @contextlib.contextmanager
-    def _spooled(
-        self, argv: Sequence[str], *, needs_device: bool = True
-    ) -> Iterator[tuple[IO[bytes], ThinXml]]:
-        """Give what the tool said; by then nothing is locked or reserved any more."""
-        with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as spool:
-            deadline = time.monotonic() + self._wait_seconds
-            with self._locked(self._lock, deadline), self._locked(_FOREIGN_LOCK, deadline):
-                parser = self._spool(argv, spool, deadline, needs_device=needs_device)
-            spool.seek(0)
-            yield spool, parser
-
-    def _spool(
-        self, argv: Sequence[str], spool: IO[bytes], deadline: float, *, needs_device: bool
-    ) -> ThinXml:
+    def _spool(self, argv: Sequence[str], spool: IO[bytes], deadline: float) -> None:
         """Run the tool until the same snapshot was held from its start to its end."""
         for _ in range(_ATTEMPTS):
             root = self._reserve(deadline)
             reserved_at = time.monotonic()
             same = False
-            parser = ThinXml(needs_device=needs_device)
             try:
                 spool.seek(0)
                 spool.truncate()
-                for kind, offset, length in parser.runs(self._group.runner.stream(argv)):
+                for kind, offset, length in ThinXml().runs(self._group.runner.stream(argv)):
                     spool.write(_RECORD.pack(kind, offset, length))
             finally:
                 same = self._release(root)
                 self._group.metadata_snapshot_seconds += time.monotonic() - reserved_at
             if same:
-                return parser
+                return
         raise StorageError(
             "the pool's metadata snapshot was taken away while it was being read",
             where=self._pool.full_name,

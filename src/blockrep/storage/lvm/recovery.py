@@ -87,6 +87,7 @@ class Action(Enum):
     BECOME_REPLICA = "make it the replica, read-only"
     NAME = "give it the replica's name"
     REMOVE = "remove"
+    REMOVE_UNMADE = "remove what the pool was not told of"
 
 
 @dataclass(frozen=True, slots=True)

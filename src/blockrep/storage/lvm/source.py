@@ -33,7 +33,7 @@ from blockrep.storage.lvm.tags import (
     role_of,
     source_tags,
 )
-from blockrep.storage.lvm.unmade import find_unmade, finish_creation
+from blockrep.storage.lvm.unmade import find_unmade
 from blockrep.storage.lvm.versions import check_thin_tools
 
 __all__ = ["LvmSource", "warn_of_queueing"]
@@ -89,8 +89,8 @@ class LvmSource:
         """Return our snapshots of this very volume in this very pool, oldest first."""
         state, volume, pool = self._look()
         marks = list(self._marks_of(state, volume, pool).values())
-        unmade = find_unmade(self._group, state, [mark.volume for mark in marks])
-        marks = [mark for mark in marks if mark.volume is not unmade]
+        unmade = find_unmade(self._group, state, {pool.uuid})
+        marks = [mark for mark in marks if mark.volume not in unmade]
         deactivate_leftovers(self._group, [mark.volume for mark in marks])
         return [mark.snapshot for mark in marks]
 
@@ -102,11 +102,8 @@ class LvmSource:
         Raises NoSpaceError: the pool is below its reserve.
         """
         state, volume, pool = self._look()
-        marks = self._marks_of(state, volume, pool)
-        unmade = find_unmade(self._group, state, [mark.volume for mark in marks.values()])
-        if unmade is not None:
-            finish_creation(self._group, state, unmade)
-            self._group.remove(unmade)
+        for unmade in find_unmade(self._group, state, {pool.uuid}):
+            self._group.remove(unmade, unmade=True)
         status = self._group.status(pool)
         check_room_for_snapshot(status, pool.full_name, self._settings)
         warn_of_queueing(pool, status)

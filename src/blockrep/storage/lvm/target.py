@@ -53,7 +53,7 @@ from blockrep.storage.lvm.tags import (
     replica_tag,
 )
 from blockrep.storage.lvm.thin_xml import RunKind
-from blockrep.storage.lvm.unmade import find_unmade, finish_creation
+from blockrep.storage.lvm.unmade import find_unmade
 from blockrep.storage.lvm.versions import check_thin_tools
 
 __all__ = ["LvmTarget"]
@@ -221,10 +221,8 @@ class LvmTarget:
         for _ in range(_MAX_STEPS):
             state = self._group.read()
             view = view_target(state, self._name.lv)
-            ours = [one.volume for one in view.stagings] + [one.volume for one in view.goods]
-            if (unmade := find_unmade(self._group, state, ours)) is not None:
-                finish_creation(self._group, state, unmade)
-            step = next_step(view) if unmade is None else Step(Action.REMOVE, unmade)
+            unmade = find_unmade(self._group, state, self._pool_uuids(state, view))
+            step = Step(Action.REMOVE_UNMADE, unmade[0]) if unmade else next_step(view)
             if step is not None and step.action is Action.FINISH_MERGE:
                 repeats.append(step)
             if step is None or len(repeats) > _MAX_REPEATS:
@@ -246,6 +244,8 @@ class LvmTarget:
             case Action.REMOVE:
                 self._group.remove(volume)
                 CursorFile(self._settings.state_directory, volume.uuid).remove()
+            case Action.REMOVE_UNMADE:
+                self._group.remove(volume, unmade=True)
             case Action.FINISH_MERGE:
                 # The first reload merges; of a volume whose size changes it loads the old size.
                 self._group.change(commands.refresh(vg, name))
@@ -270,6 +270,18 @@ class LvmTarget:
             self._group.change(commands.refresh(replica.vg, replica.name))
 
     # -- parts of inspect and begin
+
+    def _pool_uuids(self, state: GroupState, view: TargetView) -> set[str]:
+        """Return the pools that the target is in, or else may come into."""
+        volumes = [] if view.replica is None else [view.replica]
+        volumes += [mark.volume for mark in view.stagings]
+        volumes += [mark.volume for mark in view.goods]
+        wanted = self._settings.pool
+        return {one.pool_uuid for one in volumes} or {
+            one.uuid
+            for one in state.volumes
+            if one.kind == "pool" and wanted in {"", one.full_name}
+        }
 
     def _pool(self, state: GroupState, view: TargetView) -> LogicalVolume:
         """Return the replica's pool, or the one for a new replica."""

@@ -45,27 +45,22 @@ _DELTA_KINDS = {
     "left_only": RunKind.LEFT_ONLY,
     "right_only": RunKind.RIGHT_ONLY,
 }
+_STRUCTURE = frozenset({"superblock", "diff", "device"})
 
 
 class ThinXml:
     """Parses one output; attributes are valid after :meth:`runs` ended.
 
-    Args:
-        needs_device: a volume that is not in it is an error.
-
     Attributes:
         transaction: of the metadata that was read.
-        made_in: of a dump: the transaction in which the volume was made; None: it is not in it.
         chunk_bytes: of the pool.
     """
 
-    def __init__(self, *, needs_device: bool = True) -> None:
+    def __init__(self) -> None:
         self.transaction = -1
-        self.made_in: int | None = None
         self.chunk_bytes = 0
         self._found: list[Run] = []
-        self._seen_device = not needs_device
-        self._ended = False
+        self._seen_device = self._ended = False
         self._parser = expat.ParserCreate()
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
@@ -103,9 +98,7 @@ class ThinXml:
         elif name == "superblock":
             self.chunk_bytes = int(attributes["data_block_size"]) * _SECTOR_BYTES
             self.transaction = int(attributes["transaction"])
-        elif name == "device":
-            self.made_in = int(attributes["transaction"])
-        elif name != "diff":
+        elif name not in _STRUCTURE:
             # <def> and <ref> would hide mappings of the volume.
             raise ValueError(f"unknown element {name!r}")
         if name in {"diff", "device"}:

@@ -1,57 +1,52 @@
 """A volume whose creation was cut short: LVM has it, and its pool does not, or not for LVM.
 
-LVM writes its own metadata first; then it sends the pool two messages, each durable by itself: make
-this device, and this is now the number of my transaction. A power cut in between leaves
+LVM writes its own metadata first, with the messages that the pool is to get; then it sends them:
+make this device, and this is now the number of my transaction. Each is durable by itself. A power
+cut in between leaves
 
-- a volume that no activation makes ("No data available"). LVM catches up with its next change of
-  the pool, and gives it what its origin holds by then: it must go before that.
-- or a device that LVM has made again with its next change of the pool, which fails, and so does
-  every change from then on ("Thin pool already contain thin device", libdm-deptree.c of LVM 2.03).
+- a volume that no activation makes ("No data available"). LVM sends the messages with its next
+  change of the pool, and gives the volume what its origin holds by then.
+- or one that the pool has made. It can be activated, and may be after a boot. But LVM has it made
+  again with its next change of the pool, which fails, and so does every later one, whoever asks
+  ("Thin pool already contain thin device", libdm-deptree.c of LVM 2.03).
+
+Such a volume counts as not there, and goes before anything else is changed in its pool.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
-from blockrep.storage.lvm import commands
 from blockrep.storage.lvm.group import GroupState, VolumeGroup
-from blockrep.storage.lvm.metadata import PoolMetadata
 from blockrep.storage.lvm.reports import LogicalVolume
+from blockrep.storage.lvm.tags import Role, role_of
 
-__all__ = ["find_unmade", "finish_creation"]
+__all__ = ["find_unmade"]
+
+#: Not a replica: it was made long before it became one.
+_ROLES = frozenset({Role.SOURCE, Role.STAGING, Role.GOOD})
 
 
 def find_unmade(
-    group: VolumeGroup, state: GroupState, volumes: Iterable[LogicalVolume]
-) -> LogicalVolume | None:
-    """Return one of these whose creation was cut short; None: all exist. It counts as not there.
+    group: VolumeGroup, state: GroupState, pool_uuids: Collection[str]
+) -> list[LogicalVolume]:
+    """Return the volumes of ours in these pools whose creation was cut short: of each one at most.
 
-    Raises StorageError: the pool cannot be asked.
+    Of any source or target: LVM's own lock is held while one is made, so that it is not another
+    process of ours that is at it. Remove them by :meth:`VolumeGroup.remove`, as unmade.
+
+    Raises StorageError: a pool cannot be asked.
     """
-    for volume in volumes:
+    found = []
+    for volume in state.volumes:
+        if volume.pool_uuid not in pool_uuids or role_of(volume) not in _ROLES:
+            continue
         pool = state.pool_of(volume)
-        # Only the newest change can be outstanding: LVM delivers it before it notes another.
-        if volume.active or volume.transaction != pool.transaction - 1:
+        # Only the newest can be outstanding: LVM sends its messages before it notes another one.
+        if volume.transaction != pool.transaction - 1:
             continue
         status = group.status(pool)
         # A pool that failed does not say how far it came.
         if status.mode == "rw" and status.transaction <= volume.transaction:
-            return volume
-    return None
-
-
-def finish_creation(group: VolumeGroup, state: GroupState, volume: LogicalVolume) -> None:
-    """Make what :func:`find_unmade` found one that can be removed.
-
-    If the pool has made it, it is told LVM's transaction, as LVM would have done next: that changes
-    nothing else, and the pool takes it only if it stands where it stood.
-
-    Raises:
-        BusyError: somebody else reads the pool's metadata.
-        StorageError: the pool cannot be asked, or does not take it.
-    """
-    pool = state.pool_of(volume)
-    # A device of that number from another transaction is somebody else's: LVM's error stays.
-    if PoolMetadata(group, pool).made_in(volume) == volume.transaction:
-        numbers = (volume.transaction, pool.transaction)
-        group.change(commands.tell_transaction(volume.vg, pool.name, *numbers))
+            found.append(volume)
+    return found
