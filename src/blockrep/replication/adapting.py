@@ -10,7 +10,7 @@ from __future__ import annotations
 __all__ = ["CompressionChoice"]
 
 _INTERVAL_SECONDS = 0.25
-_INTERVAL_FRAMES = 8
+_INTERVAL_FRAMES = 4
 #: zstd level 1 takes less than this on one core (docs/performance.md).
 _FAST_LINK_BYTES_PER_SECOND = 400_000_000
 _GAIN = 1.1
