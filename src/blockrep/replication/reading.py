@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import xxhash
@@ -32,8 +33,6 @@ _ZEROS = bytes(ZERO_BLOCK_BYTES)
 _BATCH_BYTES = 32 * 1024 * 1024
 #: The most segments that one block of content becomes: every second page, or the block.
 _BLOCK_SEGMENTS = ZERO_BLOCK_BYTES // PAGE_BYTES // 2
-
-
 #: Start and end in a buffer, and what is there.
 _Part = tuple[int, int, ExtentKind]
 
@@ -234,17 +233,9 @@ def _blocks(start: int, end: int, shift_bytes: int) -> Iterator[tuple[int, int]]
 
 def _all_parts(buffer: bytearray, blocks: Iterable[tuple[int, int]]) -> Iterator[_Part]:
     """Yield runs of blocks of zeros, and of others."""
-    run: _Part | None = None
-    for first, last in blocks:
-        kind = ExtentKind.ZERO if _is_zero(buffer, first, last) else ExtentKind.DATA
-        if run is not None and run[2] is kind:
-            run = (run[0], last, kind)
-            continue
-        if run is not None:
-            yield run
-        run = (first, last, kind)
-    if run is not None:
-        yield run
+    for is_zero, group in groupby(blocks, lambda block: _is_zero(buffer, *block)):
+        run = list(group)
+        yield run[0][0], run[-1][1], ExtentKind.ZERO if is_zero else ExtentKind.DATA
 
 
 def _changed_parts(

@@ -101,7 +101,6 @@ class StreamReceiver:
         self._is_writing = False
         self._waiting: deque[Data] = deque()  # the storage thread takes from its left
         self._written: deque[Data] = deque()  # the storage thread adds at its right
-        self._unpaid_bytes = 0
         # With a rate, what was written waits for its turn before a sync is thought of.
         self._call_frames = 1 if limiter.is_limited else _CALL_FRAMES
         self._sync: asyncio.Task[None] | None = None
@@ -166,6 +165,7 @@ class StreamReceiver:
         """Write what waits, and what comes meanwhile."""
         if not self._unsynced_bytes:
             self._unsynced_since_seconds = self._loop.time()
+        before_bytes = self.tally.wire_bytes
         self._is_writing = True
         try:
             await self._blocking.run(self._apply_waiting)
@@ -174,8 +174,7 @@ class StreamReceiver:
             self._let_go()
         self.tally.tell()
         # What arrives now stays in the channel's buffers, until these are full.
-        unpaid_bytes, self._unpaid_bytes = self._unpaid_bytes, 0
-        await self._limiter.take(unpaid_bytes)
+        await self._limiter.take(self.tally.wire_bytes - before_bytes)
 
     def _apply_waiting(self) -> None:
         """In the storage thread: write until nothing waits, or for long enough."""
@@ -194,7 +193,6 @@ class StreamReceiver:
             message = self._written.popleft()
             self.tally.count(message)
             self._unsynced_bytes += message.window_cost_bytes
-            self._unpaid_bytes += message.window_cost_bytes
             if len(message.payload):
                 self._channel.release(message.payload)
 

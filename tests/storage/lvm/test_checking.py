@@ -72,11 +72,9 @@ def test_a_volume_whose_creation_was_cut_short_is_told_of_and_removed(
 ) -> None:
     """Whatever else is done to its pool fails, whoever does it."""
     live = lvm.origin.volumes["live"]
-    snapshot = Snapshot(
-        "1" * 32, "a" * 32, 1, NOW - DAY, 4096, committed=True, target="tls://r:1/a/b"
-    )
-    tags = source_tags(snapshot, live.uuid, lvm.origin.pool_uuid)
-    lvm.origin.note(lvm.origin.snapshot(live, "br_s_aaaaaaaa_1_11111111", tags))
+    lv = add_source(lvm, live.uuid)
+    lv.origin = live
+    lvm.origin.note(lv)
     lvm.origin.make()
     found = only(problems(lvm))
     assert found.remedy == (

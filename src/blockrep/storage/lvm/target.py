@@ -276,20 +276,18 @@ class LvmTarget:
         volumes = [] if view.replica is None else [view.replica]
         volumes += [mark.volume for mark in view.stagings]
         volumes += [mark.volume for mark in view.goods]
-        wanted = self._settings.pool
-        return {one.pool_uuid for one in volumes} or {
-            one.uuid
-            for one in state.volumes
-            if one.kind == "pool" and wanted in {"", one.full_name}
-        }
+        found = {one.pool_uuid for one in volumes}
+        return found or {one.uuid for one in self._pools_for_new(state)}
+
+    def _pools_for_new(self, state: GroupState) -> list[LogicalVolume]:
+        pools = [one for one in state.volumes if one.kind == "pool"]
+        return [one for one in pools if self._settings.pool in {"", one.full_name}]
 
     def _pool(self, state: GroupState, view: TargetView) -> LogicalVolume:
         """Return the replica's pool, or the one for a new replica."""
         if view.replica is not None:
             return state.pool_of(view.replica)
-        pools = [one for one in state.volumes if one.kind == "pool"]
-        if self._settings.pool:
-            pools = [one for one in pools if one.full_name == self._settings.pool]
+        pools = self._pools_for_new(state)
         if len(pools) == 1:
             return pools[0]
         names = ", ".join(one.full_name for one in pools)
