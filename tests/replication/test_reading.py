@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from blockrep.model.extents import Extent, ExtentKind
 from blockrep.protocol.limits import MAX_FRAME_SPAN_BYTES, MAX_SEGMENTS
-from blockrep.replication.compression import ZstdCompressor, zstd_decompress
 from blockrep.replication.page_delta import PAGE_BYTES, PageDelta
 from blockrep.replication.reading import (
     BATCH_FRAMES,
@@ -31,8 +30,6 @@ def apply(frames: list[OutgoingFrame], start: bytes) -> bytearray:
     for frame in frames:
         message = frame.message
         content = message.payload
-        if message.unpacked_bytes is not None:
-            content = memoryview(zstd_decompress(content, message.unpacked_bytes))
         assert xxhash.xxh3_128_digest(content) == message.content_digest
         at = 0
         for part in message.segments:
@@ -55,16 +52,13 @@ def build(
     payload: int = PAYLOAD,
     *,
     base: bytes | None = None,
-    compress: bool = False,
 ) -> list[OutgoingFrame]:
     delta = None if base is None else PageDelta(BytesReader(base), payload, always=True)
     # Buffers for all of them: what was built is looked at after the last.
     batches = len(content) // (64 * KIB) + 20
-    builder = FrameBuilder(
-        extents, BytesReader(content), payload, batches, bytes(32), delta, ZstdCompressor
-    )
+    builder = FrameBuilder(extents, BytesReader(content), payload, batches, bytes(32), delta)
     frames: list[OutgoingFrame] = []
-    while (batch := builder.next_batch(compress=compress)) is not None:
+    while (batch := builder.next_batch()) is not None:
         assert len(batch) <= BATCH_FRAMES
         frames += batch
     return frames
@@ -86,10 +80,9 @@ def mixed_content(seed: int, blocks: int, extra: int) -> bytes:
     blocks=st.integers(1, 12),
     extra=st.integers(0, 5000),
     cuts=st.lists(st.integers(1, 200_000), min_size=1, max_size=12),
-    compress=st.booleans(),
 )
 def test_frames_rebuild_exactly_what_the_plan_covers(
-    seed: int, blocks: int, extra: int, cuts: list[int], compress: bool
+    seed: int, blocks: int, extra: int, cuts: list[int]
 ) -> None:
     content = mixed_content(seed, blocks, extra)
     extents = []
@@ -99,7 +92,7 @@ def test_frames_rebuild_exactly_what_the_plan_covers(
         if end > position and index % 3 != 2:
             extents.append(Extent(position, end - position, ExtentKind.DATA))
         position = end
-    frames = build(content, extents, compress=compress)
+    frames = build(content, extents)
     start = b"\xee" * len(content)
     expected = bytearray(start)
     for extent in extents:
@@ -111,7 +104,6 @@ def test_frames_rebuild_exactly_what_the_plan_covers(
     for frame in frames:
         assert len(frame.message.payload) <= PAYLOAD
         assert 1 <= len(frame.message.segments) <= MAX_SEGMENTS
-        assert frame.packed == compress
 
 
 @given(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -11,9 +12,11 @@ from blockrep.errors import StorageError
 from blockrep.model.extents import Extent
 from blockrep.protocol.messages import Ack, Data, Ready
 from blockrep.replication import events
+from blockrep.replication.channel import Channel
+from blockrep.replication.compression import ZstdCompressor
 from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.plan import SpooledPlan
-from blockrep.replication.sending import StreamSender
+from blockrep.replication.sending import Compression, StreamSender
 from support.readers import BytesReader
 from support.sessions import READY, WELCOME, connected, start_stream
 from support.virtual_time import InlineBlocking, run_virtual
@@ -104,5 +107,59 @@ def test_a_read_error_ends_the_stream_and_nothing_is_sent_in_its_place(
             with pytest.raises(StorageError, match="cannot read"):
                 await sending
             assert taken <= 5
+
+    run_virtual(scenario())
+
+
+async def _taken(server: Channel, size_bytes: int) -> list[Data]:
+    """Take a stream of a volume of this size, each frame durable at once."""
+    taken: list[Data] = []
+    while not taken or taken[-1].segments[-1].end_bytes < size_bytes:
+        taken.append(await server.receive(Data))
+        end = taken[-1].segments[-1].end_bytes
+        await server.send(Ack(end, end))
+    return taken
+
+
+def test_on_a_slow_link_what_was_read_ahead_is_compressed_too() -> None:
+    content = CONTENT * 5
+
+    async def scenario() -> None:
+        async with connected("zstd") as (client, server, _, _):
+            with SpooledPlan(iter([Extent(0, len(content))]), len(content)) as plan:
+                await start_stream(client, server)
+                sender = StreamSender(
+                    client, InlineBlocking(), plan, READY, RateLimiter(PAYLOAD), lambda _event: None
+                )
+                sending = asyncio.create_task(
+                    sender.send_all(BytesReader(content), Compression(ZstdCompressor))
+                )
+                taken = await _taken(server, len(content))
+                await sending
+        packed = [one.unpacked_bytes is not None for one in taken]
+        assert len(packed) == 60
+        assert packed.index(True) <= 5, "two frames to know the rate, twice, and the first"
+        assert all(packed[packed.index(True) :])
+
+    run_virtual(scenario())
+
+
+def test_a_payload_that_does_not_shrink_travels_as_it_is() -> None:
+    content = random.Random(1).randbytes(2 * PAYLOAD) + CONTENT[: 2 * PAYLOAD]
+
+    async def scenario() -> None:
+        async with connected("zstd") as (client, server, _, _):
+            with SpooledPlan(iter([Extent(0, len(content))]), len(content)) as plan:
+                await start_stream(client, server)
+                sender = StreamSender(
+                    client, InlineBlocking(), plan, READY, RateLimiter(0), lambda _event: None
+                )
+                sending = asyncio.create_task(
+                    sender.send_all(BytesReader(content), Compression(ZstdCompressor, always=True))
+                )
+                taken = await _taken(server, len(content))
+                await sending
+        assert [one.unpacked_bytes for one in taken] == [None, None, PAYLOAD, PAYLOAD]
+        assert b"".join(one.payload for one in taken[:2]) == content[: 2 * PAYLOAD]
 
     run_virtual(scenario())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from blockrep.protocol.messages import Begin, Hello, Open, Ready, Volume, Welcome
 from blockrep.protocol.transitions import Side
@@ -33,13 +34,15 @@ READY = Ready("staging", 0, bytes(32))
 
 
 @contextlib.asynccontextmanager
-async def connected() -> AsyncIterator[tuple[Channel, Channel, MemoryTransport, MemoryTransport]]:
+async def connected(
+    *features: str,
+) -> AsyncIterator[tuple[Channel, Channel, MemoryTransport, MemoryTransport]]:
     """Yield client and server after the handshake, and their transports."""
     left, right = memory_pair(1 << 13)
     async with Channel(left, Side.CLIENT) as client, Channel(right, Side.SERVER) as server:
-        await client.send(HELLO)
+        await client.send(replace(HELLO, features=features))
         await server.receive(Hello)
-        await server.send(WELCOME)
+        await server.send(replace(WELCOME, features=features))
         await client.receive(Welcome)
         yield client, server, left, right
 

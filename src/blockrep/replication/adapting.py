@@ -10,9 +10,12 @@ from __future__ import annotations
 __all__ = ["CompressionChoice"]
 
 _INTERVAL_SECONDS = 0.25
-_INTERVAL_FRAMES = 4
-#: zstd level 1 takes less than this on one core (docs/performance.md).
-_FAST_LINK_BYTES_PER_SECOND = 400_000_000
+#: The link's rate shows with few frames; what compressing brings depends on what is in them.
+_PLAIN_FRAMES = 2
+_PACKED_FRAMES = 4
+#: zstd level 1 takes little more than this of text on one core (docs/performance.md): where a link
+#: is as fast, or what looks like a slow one is a busy processor, there is nothing to win.
+_FAST_LINK_BYTES_PER_SECOND = 250_000_000
 _GAIN = 1.1
 _RETRIAL_SECONDS = 60.0
 _FIRST_REST_SECONDS = 15.0
@@ -39,25 +42,20 @@ class CompressionChoice:
         self._frames = self._content_bytes = 0
         self._held_up_seconds = 0.0
 
-    def note_sent(
-        self, content_bytes: int, held_up_seconds: float, now: float, *, packed: bool
-    ) -> None:
-        """Take note of a frame.
+    def note_sent(self, content_bytes: int, held_up_seconds: float, now: float) -> None:
+        """Take note of a frame, which was compressed if that was ``wanted``.
 
         Args:
             content_bytes: of it, before compression.
             held_up_seconds: how long it waited for the link or the rate limit.
             now: when it was gone.
-            packed: the sender tried to compress it.
         """
-        if packed != self.wanted:  # built before the choice changed
-            self._clear(now)
-            return
         self._frames += 1
         self._content_bytes += content_bytes
         self._held_up_seconds += held_up_seconds
         elapsed = now - self._since
-        if elapsed < _INTERVAL_SECONDS or self._frames < _INTERVAL_FRAMES:
+        least_frames = _PACKED_FRAMES if self.wanted else _PLAIN_FRAMES
+        if elapsed < _INTERVAL_SECONDS or self._frames < least_frames:
             return
         rate = self._content_bytes / elapsed
         held_up = self._held_up_seconds * 2 > elapsed

@@ -10,10 +10,9 @@ threads moves a whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Protocol
+from itertools import groupby, pairwise
 
 import xxhash
 
@@ -24,7 +23,7 @@ from blockrep.protocol.messages import Data
 from blockrep.replication.page_delta import PAGE_BYTES, PageDelta
 from blockrep.storage.interface import SnapshotReader
 
-__all__ = ["BATCH_FRAMES", "Compressor", "FrameBuilder", "OutgoingFrame"]
+__all__ = ["BATCH_FRAMES", "FrameBuilder", "OutgoingFrame"]
 
 BATCH_FRAMES = 4
 ZERO_BLOCK_BYTES = 64 * 1024
@@ -37,24 +36,15 @@ _BLOCK_SEGMENTS = ZERO_BLOCK_BYTES // PAGE_BYTES // 2
 _Part = tuple[int, int, ExtentKind]
 
 
-class Compressor(Protocol):
-    """Compresses one payload."""
-
-    def compress(self, content: memoryview) -> bytes:
-        """Return one zstd frame."""
-
-
 @dataclass(frozen=True, slots=True)
 class OutgoingFrame:
     """A DATA message ready to send.
 
-    ``covered_bytes``: how much of the plan it does, with what equals the base before it;
-    ``packed``: it was tried to compress it.
+    ``covered_bytes``: how much of the plan it does, with what equals the base before it.
     """
 
     message: Data
     covered_bytes: int
-    packed: bool
 
     @property
     def end_bytes(self) -> int:
@@ -115,7 +105,6 @@ class FrameBuilder:
         batches: how many the caller holds at once, the one that is built counted.
         chain: after the frame before the first one.
         page_delta: leaves out what equals the base; None: all of the plan is sent.
-        new_compressor: called when the first payload is to be compressed.
     """
 
     def __init__(
@@ -126,7 +115,6 @@ class FrameBuilder:
         batches: int,
         chain: bytes,
         page_delta: PageDelta | None = None,
-        new_compressor: Callable[[], Compressor] | None = None,
     ) -> None:
         self._extents = iter(extents)
         self._rest: Extent | None = next(self._extents, None)
@@ -137,11 +125,9 @@ class FrameBuilder:
         self._next_buffer = 0
         self._chain = chain
         self._page_delta = page_delta
-        self._new_compressor = new_compressor
-        self._compressor: Compressor | None = None
         self._filling = self._new_filling()
 
-    def next_batch(self, *, compress: bool = False) -> list[OutgoingFrame] | None:
+    def next_batch(self) -> list[OutgoingFrame] | None:
         """Read and frame what comes next, perhaps nothing; None: the plan has ended.
 
         Raises what the reader raises.
@@ -153,7 +139,7 @@ class FrameBuilder:
         while len(frames) < BATCH_FRAMES and left_bytes > 0 and self._rest is not None:
             length = self._filling.room_for(self._rest)
             if length == 0:
-                frames.append(self._finish(compress=compress))
+                frames.append(self._finish())
                 continue
             self._take(self._rest, length)
             if self._rest.kind is ExtentKind.DATA:
@@ -161,7 +147,7 @@ class FrameBuilder:
             self._advance(length)
         # A frame is not kept for the next batch: what it covers could not become durable meanwhile.
         if self._filling.segments:
-            frames.append(self._finish(compress=compress))
+            frames.append(self._finish())
         return frames
 
     def _new_filling(self) -> _Filling:
@@ -193,59 +179,47 @@ class FrameBuilder:
         if delta is not None and not delta.load(offset, length):
             delta = None
         shift_bytes = offset - start
-        blocks = _blocks(start, end, shift_bytes)
+        cuts = _block_cuts(start, end, shift_bytes)
         if delta is None:
-            parts = _all_parts(filling.buffer, blocks)
+            parts = _all_parts(filling.buffer, cuts)
         else:
-            parts = _changed_parts(filling.buffer, blocks, delta, start)
+            parts = _changed_parts(filling.buffer, cuts, delta)
         for first, last, kind in parts:
             filling.add(first + shift_bytes, last - first, kind, first)
 
-    def _finish(self, *, compress: bool) -> OutgoingFrame:
+    def _finish(self) -> OutgoingFrame:
         filling, self._filling = self._filling, self._new_filling()
         content = filling.view[: filling.used_bytes]
         content_digest = xxhash.xxh3_128_digest(content)
         segments = tuple(filling.segments)
         self._chain = advance_chain(self._chain, segments, content_digest)
-        payload, unpacked_bytes = content, None
-        if compress and content:
-            packed = self._compress(content)
-            if len(packed) < len(content):
-                payload, unpacked_bytes = memoryview(packed), len(content)
-        message = Data(segments, content_digest, self._chain, unpacked_bytes, payload)
-        return OutgoingFrame(message, filling.covered_bytes, compress)
-
-    def _compress(self, content: memoryview) -> bytes:
-        if self._compressor is None:
-            assert self._new_compressor is not None, "without one nothing is to be compressed"
-            self._compressor = self._new_compressor()
-        return self._compressor.compress(content)
+        message = Data(segments, content_digest, self._chain, payload=content)
+        return OutgoingFrame(message, filling.covered_bytes)
 
 
-def _blocks(start: int, end: int, shift_bytes: int) -> Iterator[tuple[int, int]]:
+def _block_cuts(start: int, end: int, shift_bytes: int) -> list[int]:
     """Cut a part of a buffer where the volume's blocks end, whose offsets are larger by a shift."""
-    while start < end:
-        block = (start + shift_bytes) // ZERO_BLOCK_BYTES
-        last = min(end, (block + 1) * ZERO_BLOCK_BYTES - shift_bytes)
-        yield start, last
-        start = last
+    first = start + ZERO_BLOCK_BYTES - (start + shift_bytes) % ZERO_BLOCK_BYTES
+    return [start, *range(first, end, ZERO_BLOCK_BYTES), end]
 
 
-def _all_parts(buffer: bytearray, blocks: Iterable[tuple[int, int]]) -> Iterator[_Part]:
+def _all_parts(buffer: bytearray, cuts: list[int]) -> Iterator[_Part]:
     """Yield runs of blocks of zeros, and of others."""
-    for is_zero, group in groupby(blocks, lambda block: _is_zero(buffer, *block)):
-        run = list(group)
-        yield run[0][0], run[-1][1], ExtentKind.ZERO if is_zero else ExtentKind.DATA
+    zeros = [_is_zero(buffer, first, last) for first, last in pairwise(cuts)]
+    at = 0
+    for is_zero, run in groupby(zeros):
+        first, at = at, at + len(list(run))
+        yield cuts[first], cuts[at], ExtentKind.ZERO if is_zero else ExtentKind.DATA
 
 
-def _changed_parts(
-    buffer: bytearray, blocks: Iterable[tuple[int, int]], delta: PageDelta, start: int
-) -> Iterator[_Part]:
-    """Yield the blocks of zeros and the runs of pages that the base, loaded for ``start``, lacks.
+def _changed_parts(buffer: bytearray, cuts: list[int], delta: PageDelta) -> Iterator[_Part]:
+    """Yield the blocks of zeros and the runs of pages that the base lacks.
 
-    Whoever takes one may move its content to the left: a block is done with before it is yielded.
+    It was loaded for the first cut. Whoever takes a part may move its content to the left: a block
+    is done with before it is yielded.
     """
-    for first, last in blocks:
+    start = cuts[0]
+    for first, last in pairwise(cuts):
         if delta.is_same(buffer, first, last, first - start):
             continue
         if _is_zero(buffer, first, last):

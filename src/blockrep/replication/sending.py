@@ -1,6 +1,7 @@
 """Streaming one plan: read ahead in a storage thread, keep within the window and the rate.
 
-Follow the acknowledgements.
+Follow the acknowledgements. What is read ahead is compressed, where that pays, only when it is its
+turn: a link that turns out to be slow then has nothing before it that is not.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from blockrep.model.extents import skip_before
-from blockrep.protocol.messages import Ack, Message, Ready
+from blockrep.protocol.messages import Ack, Data, Message, Ready
 from blockrep.replication import events
 from blockrep.replication.adapting import CompressionChoice
 from blockrep.replication.blocking import Blocking
@@ -20,13 +22,20 @@ from blockrep.replication.channel import Channel
 from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.page_delta import PageDelta
 from blockrep.replication.plan import SpooledPlan
-from blockrep.replication.reading import Compressor, FrameBuilder, OutgoingFrame
+from blockrep.replication.reading import FrameBuilder, OutgoingFrame
 from blockrep.storage.interface import SnapshotReader
 
-__all__ = ["Compression", "StreamSender", "new_zstd_compressor"]
+__all__ = ["Compression", "Compressor", "StreamSender", "new_zstd_compressor"]
 
 _BATCHES_IN_FLIGHT = 4  # one building, two waiting, one being sent
 _PROGRESS_SECONDS = 0.1
+
+
+class Compressor(Protocol):
+    """Compresses one payload."""
+
+    def compress(self, content: memoryview) -> bytes:
+        """Return one zstd frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,8 @@ class StreamSender:
         self._wire_bytes = 0
         self._next_progress = 0.0
         self._choice = CompressionChoice(asyncio.get_running_loop().time())
+        self._compression: Compression | None = None
+        self._compressor: Compressor | None = None
 
     @property
     def wire_bytes(self) -> int:
@@ -110,9 +121,10 @@ class StreamSender:
         if cursor_bytes:
             self._sink(events.Resumed(cursor_bytes, self._done_bytes, self._plan.total_bytes))
         chain = self._ready.chain
+        self._compression = compression
         self._channel.listen(self._take_ack)
         try:
-            async with contextlib.aclosing(self._frames(reader, compression, page_delta)) as frames:
+            async with contextlib.aclosing(self._frames(reader, page_delta)) as frames:
                 async for frame in frames:
                     await self._send(frame)
                     chain = frame.message.chain
@@ -126,7 +138,7 @@ class StreamSender:
         self._channel.listen(None)
 
     async def _send(self, frame: OutgoingFrame) -> None:
-        message = frame.message
+        message = await self._packed(frame.message) if self._is_compressing() else frame.message
         cost_bytes = message.window_cost_bytes
         limits = self._channel.session.limits
         window_bytes = limits.window_bytes if limits else 0
@@ -142,8 +154,27 @@ class StreamSender:
         gone = now()
         self._wire_bytes += self._channel.sent_bytes - before
         self._done_bytes += frame.covered_bytes
-        self._choice.note_sent(message.content_bytes, gone - started, gone, packed=frame.packed)
+        self._choice.note_sent(message.content_bytes, gone - started, gone)
         self._report()
+
+    def _is_compressing(self) -> bool:
+        return self._compression is not None and (self._compression.always or self._choice.wanted)
+
+    async def _packed(self, message: Data) -> Data:
+        """Return a message with its payload compressed, if that makes it smaller."""
+        content = message.payload
+        if not content:
+            return message
+        packed = await self._blocking.run(self._compress, content)
+        if len(packed) >= len(content):
+            return message
+        return replace(message, unpacked_bytes=len(content), payload=memoryview(packed))
+
+    def _compress(self, content: memoryview) -> bytes:
+        if self._compressor is None:
+            assert self._compression is not None, "without it nothing is to be compressed"
+            self._compressor = self._compression.new_compressor()
+        return self._compressor.compress(content)
 
     def _take_ack(self, message: Message) -> bool:
         if not isinstance(message, Ack):
@@ -168,7 +199,6 @@ class StreamSender:
     async def _frames(
         self,
         reader: SnapshotReader,
-        compression: Compression | None,
         page_delta: Callable[[int], PageDelta] | None,
     ) -> AsyncGenerator[OutgoingFrame, None]:
         limits = self._channel.session.limits
@@ -181,10 +211,9 @@ class StreamSender:
             _BATCHES_IN_FLIGHT,
             self._ready.chain,
             None if page_delta is None else page_delta(payload_bytes),
-            None if compression is None else compression.new_compressor,
         )
         queue: asyncio.Queue[list[OutgoingFrame] | Exception | None] = asyncio.Queue(maxsize=2)
-        producer = asyncio.create_task(self._produce(builder, compression, queue))
+        producer = asyncio.create_task(self._produce(builder, queue))
         try:
             while (batch := await queue.get()) is not None:
                 if isinstance(batch, Exception):
@@ -198,14 +227,12 @@ class StreamSender:
     async def _produce(
         self,
         builder: FrameBuilder,
-        compression: Compression | None,
         queue: asyncio.Queue[list[OutgoingFrame] | Exception | None],
     ) -> None:
         try:
             batch: list[OutgoingFrame] | None = []
             while batch is not None:
-                wanted = compression is not None and (compression.always or self._choice.wanted)
-                batch = await self._blocking.run(builder.next_batch, compress=wanted)
+                batch = await self._blocking.run(builder.next_batch)
                 await queue.put(batch)
         except Exception as error:  # noqa: BLE001 - the consumer raises it, or would wait for ever
             await queue.put(error)
