@@ -8,12 +8,14 @@ else arrives than was sent.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+import blockrep
 import machine
 import report
 from blockrep.config.values import parse_size
@@ -33,6 +35,8 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{one.name:18}{one.title}" for one in CATALOGUE))
         return 0
+    # An installation has its bytecode; a checkout may not, and Python be forbidden to write it.
+    compileall.compile_dir(Path(blockrep.__file__).parent, quiet=1)
     control = machine.pin_network()
     size_bytes = _SMOKE_BYTES if options.smoke else parse_size(options.size)
     rounds = 1 if options.smoke else options.rounds

@@ -132,6 +132,9 @@ make_environment() {
         "$environment/bin/python" -m pip install --quiet --require-hashes --requirement "$lock"
     run_logged "installing blockrep" \
         "$environment/bin/python" -m pip install --quiet --no-build-isolation --no-deps --editable .
+    # As for every other package. Where Python may not write bytecode (PYTHONDONTWRITEBYTECODE), each
+    # of the many processes to come would compile all of it again.
+    run_logged "compiling blockrep" "$environment/bin/python" -m compileall -q src
     stamp_of "$lock" >"$stamp"
     # The tests' packages include the program's, in the same versions.
     [ "$2" = run ] || stamp_of requirements/run.txt >"$environment/.blockrep-run"
