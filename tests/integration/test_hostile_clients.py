@@ -24,10 +24,9 @@ MIB = 1 << 20
 HELD = 1000
 #: The interpreter, TLS and uvloop take about 50 MiB; a session's buffer 16 MiB.
 CAP_BYTES = 200 * MIB
-#: Time enough for an honest client on a busy machine, and so many at once that waves of others end.
+#: Time enough for an honest client on a busy machine.
 SETTINGS = """
 handshake_seconds = 3
-max_unauthenticated = 128
 heartbeat_seconds = 1
 peer_timeout_seconds = 10
 """

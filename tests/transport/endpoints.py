@@ -42,6 +42,7 @@ async def listening(
     *,
     max_unauthenticated: int = 32,
     handshake_seconds: float = 10.0,
+    patience_seconds: float = 10.0,
     addresses: Sequence[tuple[str, int]] = ((LOOPBACK, 0),),
 ) -> AsyncIterator[Server]:
     server = Server()
@@ -51,6 +52,7 @@ async def listening(
         refused=server.refuse,
         max_unauthenticated=max_unauthenticated,
         handshake_seconds=handshake_seconds,
+        patience_seconds=patience_seconds,
     )
     await server.listener.start(addresses)
     server.port = server.listener.addresses[0][1]

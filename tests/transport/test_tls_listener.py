@@ -169,6 +169,25 @@ async def test_silent_clients_beyond_the_limit_wait_and_a_proper_one_gets_in(hos
                 await writer.wait_closed()
 
 
+async def test_while_others_wait_the_longest_handshake_gives_way(hosts: Hosts) -> None:
+    """Else whoever opens a few connections and says nothing keeps everybody out."""
+    async with listening(
+        hosts.server(), max_unauthenticated=2, handshake_seconds=60, patience_seconds=0.05
+    ) as server:
+        idle = [await asyncio.open_connection(LOOPBACK, server.port) for _ in range(6)]
+        await echo_works(server.port, hosts)
+        await server.accepted.get()
+        assert server.refused.qsize() == 5, "the last one has a slot, which nobody waits for"
+        assert "no TLS handshake within" in str(await server.refused.get())
+        left, writer = idle[-1]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(left.read(), 0.3)
+        for _, writer in idle:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
 async def test_no_more_handshakes_at_once_than_allowed(hosts: Hosts) -> None:
     async with listening(hosts.server(), max_unauthenticated=3) as server:
         writers = [(await asyncio.open_connection(LOOPBACK, server.port))[1] for _ in range(9)]

@@ -7,7 +7,7 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from blockrep.errors import BlockrepError, BusyError, ConfigurationError, ConnectionLostError
@@ -59,7 +59,8 @@ class TlsListener:
     """Accepts connections; whoever is not authenticated costs one slot of few, for a short time.
 
     While all slots are taken nothing is accepted: clients wait in the kernel's queue rather than
-    being turned away.
+    being turned away. While some wait, whoever shakes hands for longest has to give way after a
+    while: connections that say nothing must not keep the others out.
 
     Args:
         context: of :func:`blockrep.transport.tls_context.server_context`.
@@ -70,6 +71,7 @@ class TlsListener:
             certificate says (nobody proved it), and why.
         max_unauthenticated: connections whose handshake is under way.
         handshake_seconds: how long a handshake may take.
+        patience_seconds: how long it may take at least, while others wait for its slot.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class TlsListener:
         refused: Callable[[PeerInfo, BlockrepError], None],
         max_unauthenticated: int = 32,
         handshake_seconds: float = 10.0,
+        patience_seconds: float = 0.5,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._context = context
@@ -89,8 +92,11 @@ class TlsListener:
         self._refused = refused
         self._max_unauthenticated = max_unauthenticated
         self._handshake_seconds = handshake_seconds
+        self._patience_seconds = patience_seconds
         self._listening: list[socket.socket] = []
         self._handshakes: set[asyncio.Task[None]] = set()
+        #: When each began that may have to give way, the first first, and its limit.
+        self._limits: dict[asyncio.Task[None], tuple[float, asyncio.Timeout]] = {}
         self._served: set[asyncio.Task[None]] = set()
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
@@ -173,11 +179,7 @@ class TlsListener:
         self._listening.clear()
 
     def _resume(self) -> None:
-        if (
-            not self._accepting
-            and self._listening
-            and len(self._handshakes) < self._max_unauthenticated
-        ):
+        if not self._accepting:
             self._accepting = True
             for sock in self._listening:
                 self._loop.add_reader(sock.fileno(), self._accept, sock)
@@ -189,10 +191,12 @@ class TlsListener:
                 self._loop.remove_reader(sock.fileno())
 
     def _accept(self, listening: socket.socket) -> None:
+        if len(self._handshakes) >= self._max_unauthenticated:
+            self._make_room()
+            return
         for _ in range(_ACCEPTS_PER_TURN):
             if len(self._handshakes) >= self._max_unauthenticated:
-                self._pause()
-                return
+                return  # whether anybody waits shows when the loop calls again
             try:
                 sock, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -204,10 +208,28 @@ class TlsListener:
             self._handshakes.add(task)
             task.add_done_callback(self._ended)
 
+    def _make_room(self) -> None:
+        """Somebody waits: stop accepting until a slot is free, and see to it that one will be."""
+        self._pause()
+        now = self._loop.time()
+        for begun, limit in self._limits.values():
+            wait_seconds = begun + self._patience_seconds - now
+            if wait_seconds > 0:
+                self._resume_later(wait_seconds)
+            elif not limit.expired():
+                limit.reschedule(now)
+            return
+        self._resume_later(self._patience_seconds)
+
+    def _resume_later(self, wait_seconds: float) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = self._loop.call_later(wait_seconds, self._resume)
+
     def _accept_failed(self, listening: socket.socket, error: OSError) -> None:
         """Try again a little later: a socket that stays ready would spin the loop."""
         self._pause()
-        self._retry = self._loop.call_later(_RETRY_ACCEPT_SECONDS, self._resume)
+        self._resume_later(_RETRY_ACCEPT_SECONDS)
         advice = "raise the limit of open files (LimitNOFILE= of the unit)"
         self._refused(
             PeerInfo("", address_text(*listening.getsockname()[:2]), ""),
@@ -272,11 +294,8 @@ class TlsListener:
     async def _joins_of(self, sock: socket.socket, address: str) -> Joins | None:
         if self._joins is None:
             return None
-        try:
-            async with asyncio.timeout(self._handshake_seconds):
-                return self._joins if await announces_join(sock) else None
-        except TimeoutError as error:
-            raise self._too_slow(address) from error
+        async with self._limited(address):
+            return self._joins if await announces_join(sock) else None
 
     async def _answer_join(
         self, joins: Joins, tls: ssl.SSLSocket, readiness: Readiness, address: str
@@ -298,17 +317,28 @@ class TlsListener:
             raise _NotAdmittedError(peer_info(tls, address, ""), error) from error
         return TlsTransport(tls, readiness, peer_info(tls, address, identity))
 
-    def _too_slow(self, address: str) -> ConnectionLostError:
-        return ConnectionLostError(
-            f"no TLS handshake within {self._handshake_seconds:g} seconds", where=address
-        )
+    @contextlib.asynccontextmanager
+    async def _limited(self, address: str) -> AsyncIterator[None]:
+        """Limit the time of a part of a handshake."""
+        task = asyncio.current_task()
+        assert task is not None
+        begun = self._loop.time()
+        try:
+            async with asyncio.timeout(self._handshake_seconds) as limit:
+                self._limits[task] = (begun, limit)
+                yield
+        except TimeoutError as error:
+            seconds = round(self._loop.time() - begun, 1)
+            raise ConnectionLostError(
+                f"no TLS handshake within {seconds:g} seconds", where=address
+            ) from error
+        finally:
+            del self._limits[task]
 
     async def _greet(self, tls: ssl.SSLSocket, readiness: Readiness, address: str) -> None:
         try:
-            async with asyncio.timeout(self._handshake_seconds):
+            async with self._limited(address):
                 await shake_hands(tls, readiness)
-        except TimeoutError as error:
-            raise self._too_slow(address) from error
         except ssl.SSLError as error:
             explained = explain(
                 error, address, handshake=True, certificate=presented_certificate(tls)
