@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from blockrep.cli.arguments import parse_arguments
@@ -53,3 +55,21 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         parse_arguments(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("blockrep ")
+
+
+@pytest.mark.parametrize(
+    ("words", "config"),
+    [
+        ("push a b", None),
+        ("push a b --config /x", "/x"),
+        ("--config /x push a b", "/x"),
+        ("--config /x push a b --config /y", "/y"),
+        ("certs show --config /x", "/x"),
+        ("--config /x certs show", "/x"),
+    ],
+)
+def test_the_configuration_may_be_named_before_the_command(words: str, config: str | None) -> None:
+    options = parse_arguments(words.split())
+    assert options.config == (None if config is None else Path(config))
+    assert options.debug is False
+    assert parse_arguments(["--debug", *words.split()]).debug is True

@@ -33,6 +33,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """
     parser = _Parser(prog="blockrep", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"blockrep {__version__}")
+    _add_common(parser)
+    parser.set_defaults(config=None, debug=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_push(commands)
     _add_pull(commands)
@@ -59,16 +61,19 @@ def _command(
         description=f"{help_text[0].upper()}{help_text[1:]}.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (TOML)")
-    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    _add_common(parser)
     return parser
 
 
-def _add_common(action: argparse.ArgumentParser) -> None:
-    """Take the command's options after the action's name, too."""
-    unset = argparse.SUPPRESS
-    action.add_argument("--config", type=Path, metavar="FILE", default=unset, help=unset)
-    action.add_argument("--debug", action="store_true", default=unset, help=unset)
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    """Take these before the command's name, after it, and after the action's."""
+    unset = argparse.SUPPRESS  # what was given before stays
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", default=unset, help="configuration file (TOML)"
+    )
+    parser.add_argument(
+        "--debug", action="store_true", default=unset, help="show where an error came from"
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
