@@ -98,6 +98,16 @@ class TestLibrary(CarrierContract):
         with pytest.raises(ConfigurationError, match="no way to know a host"):
             await self.refused(carrier, login, chosen)
 
+    @pytest.mark.parametrize("only", ["", "IdentitiesOnly yes\n"])
+    async def test_a_key_that_is_not_there_is_passed_over(
+        self, carrier: Carrier, chosen: SshRoute, login: Login, sshd: Sshd, only: str
+    ) -> None:
+        echo = replace(chosen, remote_command=("echo", "Welcome"))
+        text = sshd.config.read_text()
+        sshd.config.write_text(f"IdentityFile {sshd.folder}/none\n{only}{text}")
+        with pytest.raises(ProtocolError, match="Welcome"):
+            await self.refused(carrier, login, echo)
+
     async def test_an_unknown_jump_host_fails_closed(
         self, carrier: Carrier, chosen: SshRoute, sshd: Sshd
     ) -> None:

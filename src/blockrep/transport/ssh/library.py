@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import asyncssh
 
@@ -135,7 +136,22 @@ def _options(login: Login, route: SshRoute) -> asyncssh.SSHClientConnectionOptio
         given["username"] = login.user
     if login.port:
         given["port"] = login.port
-    return asyncssh.SSHClientConnectionOptions(host=login.host, config=files, **given)
+    config = asyncssh.SSHClientConnectionOptions(
+        host=login.host, config=files, client_keys=None, **given
+    ).config
+    # As OpenSSH, and unlike asyncssh, pass over what ssh_config names and is not there.
+    keys, certificates = (
+        [path for path in cast("Sequence[str]", named) if Path(path).expanduser().exists()]
+        for named in (config.get("IdentityFile", ()), config.get("CertificateFile", ()))
+    )
+    return asyncssh.SSHClientConnectionOptions(
+        host=login.host,
+        config=files,
+        client_keys=keys,
+        client_certs=certificates,
+        ignore_encrypted=True,
+        **given,
+    )
 
 
 async def _log_in(
