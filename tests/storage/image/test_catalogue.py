@@ -17,7 +17,7 @@ IDS = [f"{number:032x}" for number in (7, 3, 5)]
 
 def good(snapshot_id: str, order: int) -> GoodRecord:
     snapshot = Snapshot(snapshot_id, "b" * 32, order, 1_700_000_000, 4096, committed=True)
-    return GoodRecord(snapshot, order, "clone", 0)
+    return GoodRecord(snapshot, order, "clone", None)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_nothing_is_read_from_a_directory_that_does_not_exist(tmp_path: Path) ->
 
 def test_sweeping_removes_what_no_record_speaks_of(image: ImageFile, catalogue: Catalogue) -> None:
     catalogue.write_good(good(IDS[0], 1))
-    catalogue.write_published(Published(IDS[0], None, (1,)))
+    catalogue.write_published(Published(IDS[0], None))
     kept = [f"{IDS[0]}.img", f"{IDS[0]}.redo", "notes.txt", "staging", f"{IDS[1]}.backup"]
     swept = [
         f"{IDS[1]}.img", f"{IDS[1]}.redo", f"{IDS[1]}.json.tmp", f"{IDS[0]}.json.tmp",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from blockrep.errors import VolumeError
+from blockrep.errors import DivergedError, VolumeError
 from storage.image_volumes import Crashing, ImageVolumes
 from storage.transfers import Transfer, adopt, change_live, push
 from storage.volumes import CrashError
@@ -62,13 +62,94 @@ def test_another_file_in_the_replicas_place_is_not_replaced(tmp_path: Path) -> N
             crashed = True
             volumes.reboot()
         own = volumes.replica.with_name("own")
-        volumes.replica.rename(own)
+        if volumes.replica.exists():  # else a redo file was being copied into it
+            volumes.replica.rename(own)
         volumes.make_foreign(b"somebody else's")
         refused += _is_refused(volumes)
         assert volumes.read_replica() == b"somebody else's"
         if not crashed:
             break
     assert refused, "no crash came between the commit point and publishing"
+
+
+def committed_at(volumes: ImageVolumes, step: int) -> bool:
+    """Commit a change upon a first push, and crash at a step of that; False: there is none."""
+    volumes.write_live(0, random.Random(step).randbytes(volumes.sizes[1]))
+    base = push(volumes, None)
+    volumes.write_live(300_000, b"new content")
+    transfer = Transfer(volumes, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    try:
+        with Crashing(step):
+            transfer.target.commit(staging, transfer.digest)
+    except CrashError:
+        volumes.reboot()
+        return True
+    return False
+
+
+def test_what_is_written_to_the_replica_after_a_crash_is_not_taken_for_ours(tmp_path: Path) -> None:
+    """Recovery does not copy over it, and no snapshot is good whose replica is not (I2, I7)."""
+    drifted = 0
+    for step in range(1, 200):
+        directory = tmp_path / str(step)
+        directory.mkdir()
+        volumes = ImageVolumes(directory)
+        crashed = committed_at(volumes, step)
+        if volumes.replica.exists():
+            volumes.tamper(900_000, b"somebody's")
+            looked = volumes.target().inspect()
+            assert looked.drifted
+            assert volumes.read_replica()[900_000:900_010] == b"somebody's"
+            for base in looked.snapshots:
+                with pytest.raises(DivergedError):
+                    push(volumes, base)
+            adopt(volumes)
+            drifted += 1
+        if not crashed:
+            break
+    assert drifted > 10
+
+
+def test_a_file_made_anew_with_the_same_inode_is_not_copied_into(tmp_path: Path) -> None:
+    volumes = ImageVolumes(tmp_path)
+    for step in range(1, 200):
+        directory = tmp_path / str(step)
+        directory.mkdir()
+        volumes = ImageVolumes(directory)
+        if not committed_at(volumes, step):
+            return
+        if volumes.replica.exists():
+            # As if a file made anew had the inode's number.
+            volumes.replica.chmod(0o600)
+            volumes.replica.write_bytes(b"another file")
+            assert volumes.target().inspect().drifted
+            assert volumes.read_replica() == b"another file"
+
+
+def test_the_replica_is_not_seen_half_copied(tmp_path: Path) -> None:
+    """At every step of a commit it is what it was, is what it becomes, or is not there."""
+    states = []
+    for step in range(1, 200):
+        directory = tmp_path / str(step)
+        directory.mkdir()
+        volumes = ImageVolumes(directory)
+        crashed = committed_at(volumes, step)
+        if not volumes.replica.exists():
+            states.append("away")
+        else:
+            contents = {volumes.read_live(): "new"}
+            contents[random.Random(step).randbytes(volumes.sizes[1])] = "old"
+            states.append(contents[volumes.read_replica()])
+        if not crashed:
+            break
+        looked = volumes.target().inspect()
+        assert not looked.drifted
+        if len(looked.snapshots) > 1 or looked.snapshots[0].sequence > 1:
+            assert volumes.read_replica() == volumes.read_live()
+    assert {"old", "new"} <= set(states)
+    assert volumes.clones or "away" in states
 
 
 def _is_refused(volumes: ImageVolumes) -> bool:

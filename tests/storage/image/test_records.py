@@ -31,10 +31,10 @@ STAGING = StagingRecord(
     "record",
     [
         SourceRecord(SNAPSHOT, "table", STAMP),
-        GoodRecord(SNAPSHOT, 5, "replica", 77, "c" * 32, 12),
+        GoodRecord(SNAPSHOT, 5, "replica", STAMP, "c" * 32, 12),
         STAGING,
         Published("a" * 32, STAMP),
-        Published("a" * 32, None, (5, 6)),
+        Published("a" * 32, None, STAMP),
     ],
     ids=lambda one: type(one).__name__,
 )
@@ -63,7 +63,7 @@ def test_a_damaged_or_newer_record_is_refused_by_name(tmp_path: Path, text: str)
 
 
 def test_a_transfer_becomes_a_good_snapshot() -> None:
-    good = STAGING.good(b"\xaa", 6, "disk.img")
-    assert (good.order, good.content, good.replaces) == (6, "replica", STAMP.inode)
+    good = STAGING.good(b"\xaa", 6, "disk.img", STAMP)
+    assert (good.order, good.content, good.replaces) == (6, "replica", STAMP)
     assert (good.redo_key, good.redo_bytes) == (STAGING.identity, STAGING.durable_bytes)
     assert (good.snapshot.digest, good.snapshot.id) == ("aa", "a" * 32)

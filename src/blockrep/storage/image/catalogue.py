@@ -31,6 +31,11 @@ class Catalogue:
         """Where the record of the staging volume lies."""
         return self._staging_path
 
+    @property
+    def copying_path(self) -> Path:
+        """Where the replica lies while a redo file is copied into it."""
+        return self._image.directory / "copying.img"
+
     def staging_content(self, content: str) -> Path:
         """Where the staging volume's content lies."""
         return self._image.directory / ("staging.redo" if content == "redo" else "staging.img")
@@ -89,7 +94,7 @@ class Catalogue:
         """Tell whether the content of a good snapshot is the replica, or rests on it."""
         if record.content == "file":
             return not self.content(record.snapshot.id).exists()
-        return record.content == "replica"
+        return record.content == "replica" and not self.copying_path.exists()
 
     def write_published(self, record: Published) -> None:
         """Record what the replica shows."""

@@ -9,7 +9,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +26,17 @@ __all__ = [
     "io_errors",
     "read_full",
     "remove_file",
+    "settled_stat",
     "space_of",
     "storage_error",
 ]
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _ZEROS = bytes(1024 * 1024)
+_SECOND_NS = 1_000_000_000
+#: Longer than a second, for clocks of a second.
+_SETTLE_SECONDS = 1.5
+_COARSE_CLOCK = 5  # CLOCK_REALTIME_COARSE of clock_gettime(2): what file systems stamp files with
 _UNLIMITED_CHUNKS = 1 << 62
 
 
@@ -51,27 +57,50 @@ class FileStamp:
         """Take the stamp from a stat."""
         return cls(result.st_ino, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
 
+    def has_content_of(self, other: FileStamp) -> bool:
+        """Tell whether it is the same file, not written to; its name and mode may differ."""
+        mine = (self.inode, self.size_bytes, self.modified_ns)
+        return mine == (other.inode, other.size_bytes, other.modified_ns)
 
-def storage_error(error: OSError, what: str, where: str | Path) -> BlockrepError:
+
+def settled_stat(look: Callable[[], os.stat_result]) -> os.stat_result:
+    """Return a stat from which every later write will differ.
+
+    Not while the clock shows the time of the last change. There are file systems that know no
+    parts of a second (ext4 with inodes of 128 bytes).
+    """
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        result = look()
+        step_ns = 1 if result.st_ctime_ns % _SECOND_NS else _SECOND_NS
+        now_ns = time.clock_gettime_ns(_COARSE_CLOCK)
+        if now_ns >= result.st_ctime_ns + step_ns or time.monotonic() > deadline:
+            return result
+        time.sleep(0.001)
+
+
+def storage_error(
+    error: OSError, what: str, where: str | Path, safe: str | None = None
+) -> BlockrepError:
     """Turn a failed system call into NoSpaceError (no room, no quota) or StorageError."""
     reason = error.strerror or str(error)
     if error.errno in _NO_ROOM:
         return NoSpaceError(
             f"{what}: {reason}",
             where=str(where),
-            safe="the replica and its snapshots are untouched",
+            safe=safe or "the replica and its snapshots are untouched",
             next_step="make room, then run the same command again",
         )
     return StorageError(
         f"{what}: {reason}",
         where=str(where),
-        safe="what was committed is untouched",
+        safe=safe or "what was committed is untouched",
         next_step="check the permissions, the file system and the kernel's log",
     )
 
 
 @contextlib.contextmanager
-def io_errors(what: str, where: str | Path) -> Iterator[None]:
+def io_errors(what: str, where: str | Path, safe: str | None = None) -> Iterator[None]:
     """Turn OSError into blockrep's errors (see :func:`storage_error`).
 
     Not for paths where microseconds count.
@@ -79,7 +108,7 @@ def io_errors(what: str, where: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise storage_error(error, what, where) from error
+        raise storage_error(error, what, where, safe) from error
 
 
 def remove_file(path: Path) -> None:

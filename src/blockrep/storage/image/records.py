@@ -7,6 +7,7 @@
                            under what <id>.redo holds
     target/staging.json    an unfinished transfer; its content: staging.img or staging.redo
     target/published.json  which good snapshot the replica shows
+    target/copying.img     the replica, while a redo file is copied into it
     target/lock            held by whoever changes any of these (see holding.py)
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,6 +36,12 @@ __all__ = [
 ]
 
 _FORMAT = 1
+_NESTED = {
+    "snapshot": Snapshot,
+    "stamp": FileStamp,
+    "replaces": FileStamp,
+    "placed": FileStamp,
+}
 
 T = TypeVar("T", "SourceRecord", "GoodRecord", "StagingRecord", "Published")
 
@@ -57,15 +64,15 @@ class GoodRecord:
 
     ``order`` counts commits upward. ``content``: ``clone``, an <id>.img that stays; ``file``, an
     <id>.img that is yet to be renamed into the replica's place; ``replica``, the replica itself.
-    ``replaces``: the inode that was in the replica's place when the transfer began, 0 for none:
-    what publishing may replace. ``redo_key``, ``redo_bytes``: of the redo file that is to be
+    ``replaces``: stamp of the file in the replica's place when it was committed: what publishing
+    may replace or write. ``redo_key``, ``redo_bytes``: of the redo file that is to be
     copied in, empty if it was, or there never was one.
     """
 
     snapshot: Snapshot
     order: int
     content: str
-    replaces: int
+    replaces: FileStamp | None
     redo_key: str = ""
     redo_bytes: int = 0
 
@@ -118,7 +125,7 @@ class StagingRecord:
             and self.plan_digest == plan.digest.hex()
         )
 
-    def good(self, digest: bytes, order: int, name: str) -> GoodRecord:
+    def good(self, digest: bytes, order: int, name: str, replaces: FileStamp | None) -> GoodRecord:
         """Return the record of the good snapshot that this transfer becomes."""
         snapshot = Snapshot(
             id=self.snapshot_id,
@@ -130,7 +137,6 @@ class StagingRecord:
             name=name,
             digest=digest.hex(),
         )
-        replaces = self.replaces.inode if self.replaces else 0
         if self.content == "redo":
             key, size = self.identity, self.durable_bytes
             return GoodRecord(snapshot, order, "replica", replaces, key, size)
@@ -141,13 +147,13 @@ class StagingRecord:
 class Published:
     """Which good snapshot the replica shows.
 
-    ``stamp`` None: publishing is under way; ``inodes`` then lists what may be found in the
-    replica's place.
+    ``stamp`` None: publishing is under way; ``placed`` then is of the file, complete, that is put
+    in the replica's place.
     """
 
     snapshot_id: str
     stamp: FileStamp | None
-    inodes: tuple[int, ...] = field(default=())
+    placed: FileStamp | None = None
 
 
 def write_record(path: Path, record: SourceRecord | GoodRecord | StagingRecord | Published) -> None:
@@ -170,11 +176,9 @@ def read_record(path: Path, kind: type[T]) -> T | None:
                 return None
         fields = json.loads(text)
         _check_format(fields.pop("format"))
-        for name, nested in (("snapshot", Snapshot), ("stamp", FileStamp), ("replaces", FileStamp)):
-            if isinstance(fields.get(name), dict):
-                fields[name] = nested(**fields[name])
-        if "inodes" in fields:
-            fields["inodes"] = tuple(fields["inodes"])
+        for name in _NESTED.keys() & fields.keys():
+            if isinstance(fields[name], dict):
+                fields[name] = _NESTED[name](**fields[name])
         return kind(**fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise VolumeError(

@@ -12,7 +12,6 @@ import dataclasses
 import logging
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +21,13 @@ from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Snapshot, VolumeInfo
 from blockrep.storage.files import opened_fd, sync_directory
 from blockrep.storage.image import fiemap, kernel, scanning
-from blockrep.storage.image.files import FileStamp, clone_file, io_errors, remove_file
+from blockrep.storage.image.files import (
+    FileStamp,
+    clone_file,
+    io_errors,
+    remove_file,
+    settled_stat,
+)
 from blockrep.storage.image.readers import CloneReader, FileReader, TableReader, changed_error
 from blockrep.storage.image.records import SourceRecord, read_record, write_record
 from blockrep.storage.image.sidecar import ImageFile
@@ -32,8 +37,6 @@ from blockrep.storage.interface import Costs, StorageSettings
 __all__ = ["ImageSource"]
 
 _CLONE_BLOCK_BYTES = 4096
-_SETTLE_SECONDS = 0.1
-_COARSE_CLOCK = 5  # CLOCK_REALTIME_COARSE of clock_gettime(2): what file systems stamp files with
 
 _logger = logging.getLogger("blockrep.storage")
 
@@ -81,7 +84,7 @@ class ImageSource:
                 allocated_bytes = result.st_blocks * 512
             else:
                 self._warn_of_writers()
-                result = self._settled_stat()
+                result = settled_stat(self._stat)
                 allocated_bytes = -1
             snapshot = Snapshot(
                 id=snapshot_id,
@@ -254,19 +257,6 @@ class ImageSource:
                 "push with --adopt: it compares both ends and makes a new table",
             )
         return table
-
-    def _settled_stat(self) -> os.stat_result:
-        """Return a stat from which every later write will differ.
-
-        Not while the clock shows the time of the last change.
-        """
-        deadline = time.monotonic() + _SETTLE_SECONDS
-        while True:
-            result = self._stat()
-            now_ns = time.clock_gettime_ns(_COARSE_CLOCK)
-            if now_ns > result.st_ctime_ns or time.monotonic() > deadline:
-                return result
-            time.sleep(0.001)
 
     def _warn_of_writers(self) -> None:
         if kernel.is_open_for_writing(str(self._image.path)):

@@ -19,7 +19,7 @@ import os
 import secrets
 from collections.abc import Collection
 
-from blockrep.errors import DivergedError, InternalError
+from blockrep.errors import DivergedError, InternalError, NoSpaceError
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Replica, Snapshot, VolumeInfo
 from blockrep.protocol.chain import first_chain
@@ -28,7 +28,7 @@ from blockrep.storage.image import fiemap, kernel
 from blockrep.storage.image.catalogue import Catalogue
 from blockrep.storage.image.files import FileStamp, clone_file, io_errors, remove_file, space_of
 from blockrep.storage.image.holding import Hold
-from blockrep.storage.image.publishing import Publisher
+from blockrep.storage.image.publishing import Publisher, WrittenReplicaError
 from blockrep.storage.image.readers import CloneReader, FileReader
 from blockrep.storage.image.records import GoodRecord, StagingRecord, write_record
 from blockrep.storage.image.redo import DamagedRedoError, RedoLog
@@ -110,7 +110,7 @@ class ImageTarget:
             "clone" if self._image.can_clone() else "file" if request.mode == "full" else "redo"
         )
         if request.plan is not None:
-            self._check_room(request, content, record)
+            self._make_room(request, content, record)
         if self._hold.make():
             return self._begin(request)
         self._catalogue.drop_staging()
@@ -154,14 +154,14 @@ class ImageTarget:
         self._refuse_present(staging.record.snapshot_id, goods)
         record = staging.synced_record()
         self._refuse_in_use(self._image.stat())  # staging stays: the next push resumes
-        self._refuse_changed_replica(record)  # after that: whoever wrote has closed it
+        replaces = self._unchanged_replica(record)  # after that: whoever wrote has closed it
         self._refuse_replaced(staging)
         staging.close()
         order = 1 + max((one.order for one in goods), default=0)
         suffix = "redo" if record.content == "redo" else "img"
         path = self._catalogue.content(record.snapshot_id, suffix)
         name = path.name if record.content == "clone" else self._image.path.name
-        good = record.good(digest, order, name)
+        good = record.good(digest, order, name, replaces)
         with io_errors("the snapshot cannot be made", path):
             remove_file(path)  # of an attempt that a crash ended before its record was written
             os.link(self._catalogue.staging_content(record.content), path)
@@ -225,8 +225,8 @@ class ImageTarget:
     def _recover(self) -> None:
         """Publish what was committed; forget what cannot be published any more.
 
-        A snapshot whose redo file is damaged stays: it tells that the replica is ours, and that it
-        is not what it should be.
+        A snapshot whose redo file is damaged, or whose replica was written to meanwhile, stays: it
+        tells that the replica is ours, and that it is not what it should be.
         """
         newest = next(reversed(self._catalogue.goods()), None)
         if newest is None:
@@ -243,8 +243,8 @@ class ImageTarget:
             return
         try:
             self._finish(newest)
-        except DamagedRedoError as error:
-            _LOG.warning("a snapshot is lost: %s", error)
+        except (DamagedRedoError, WrittenReplicaError) as error:
+            _LOG.warning("a snapshot cannot be published: %s", error)
 
     def _finish(self, newest: GoodRecord) -> None:
         """Publish what was committed.
@@ -327,14 +327,15 @@ class ImageTarget:
         if self._is_drifted(goods[-1], current):
             raise self._diverged("the replica was written to since its last snapshot", "--adopt")
 
-    def _refuse_changed_replica(self, record: StagingRecord) -> None:
-        """Refuse to publish over what changed in the replica's place since begin."""
+    def _unchanged_replica(self, record: StagingRecord) -> FileStamp | None:
+        """Return the stamp of what is in the replica's place, if its content is that of begin."""
         current = self._image.stat()
-        if (None if current is None else FileStamp.of(current)) == record.replaces:
-            return
+        stamp = None if current is None else FileStamp.of(current)
+        if stamp == record.replaces:
+            return stamp
         goods = self._present_goods()
         if goods and not self._is_drifted(goods[-1], current):
-            return
+            return stamp
         raise self._diverged("the replica was written to during the transfer", "--adopt")
 
     def _refuse_replaced(self, staging: ImageStaging) -> None:
@@ -368,13 +369,26 @@ class ImageTarget:
             and (None if current is None else FileStamp.of(current)) == record.replaces
         )
 
+    def _make_room(
+        self, request: BeginRequest, content: str, abandoned: StagingRecord | None
+    ) -> None:
+        """Refuse what does not fit; where it does not, an abandoned transfer has to go first."""
+        try:
+            self._check_room(request, content, abandoned)
+        except NoSpaceError:
+            if abandoned is None:
+                raise
+            self._catalogue.drop_staging()
+            self._check_room(request, content, None)
+
     def _check_room(
         self, request: BeginRequest, content: str, abandoned: StagingRecord | None
     ) -> None:
         assert request.plan is not None
         with io_errors("its file system cannot be looked at", self._image.path.parent):
             space = space_of(self._image.path.parent, self._reserve_percent)
-            if abandoned is not None and abandoned.content != "clone":
+            # Of a clone, blocks may be another's, too.
+            if abandoned is not None and (abandoned.content != "clone" or abandoned.mode == "full"):
                 freed = self._catalogue.staging_content(abandoned.content).stat().st_blocks * 512
                 space = dataclasses.replace(space, free_bytes=space.free_bytes + freed)
         refuse_without_room(content, request.plan, request.new_chunks, space, self._image.path)
