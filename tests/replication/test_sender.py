@@ -8,9 +8,11 @@ import pytest
 
 from blockrep.errors import ConnectionLostError, DivergedError, VolumeError
 from blockrep.model.lineage import Mode, Wish
+from blockrep.model.snapshots import VolumeInfo
 from blockrep.replication import events
 from blockrep.replication.compression import ZstdCompressor
 from blockrep.replication.sending import Compression
+from blockrep.storage.image.source import ImageSource
 from blockrep.transport.memory import MemoryTransport
 from support.hosts import KIB, MIB, Hosts
 
@@ -226,3 +228,49 @@ async def test_pages_are_compared_only_where_the_base_has_its_content(hosts: Hos
         await hosts.push(page_delta=True)
     assert hosts.equal()
     assert open_files() <= before
+
+
+def forget_commit_and_damage_table(hosts: Hosts) -> None:
+    """As after a lost COMMITTED, on a disk that lies."""
+    (record,) = hosts.source.parent.rglob("source/*.json")
+    record.write_text(record.read_text().replace('"committed": true', '"committed": false'))
+    (table,) = hosts.source.parent.rglob("source/*.table")
+    table.write_bytes(table.read_bytes()[:-1] + b"?")
+
+
+@pytest.mark.parametrize("wish", [Wish(adopt=True), Wish(full=True)], ids=["adopt", "full"])
+async def test_what_is_no_base_any_more_is_in_nobodys_way(hosts: Hosts, wish: Wish) -> None:
+    await hosts.push()
+    forget_commit_and_damage_table(hosts)
+    with pytest.raises(VolumeError, match=r"digest table.*--adopt"):
+        await hosts.push()
+    await hosts.push(wish)
+    assert hosts.equal()
+    hosts.change(0, 10)
+    await hosts.push()
+    assert hosts.equal()
+
+
+async def test_a_damaged_table_of_what_has_changed_since_is_a_snapshot_lost(hosts: Hosts) -> None:
+    await hosts.push()
+    forget_commit_and_damage_table(hosts)
+    hosts.change(0, 10)
+    with pytest.raises(DivergedError, match="--adopt"):
+        await hosts.push()
+    await hosts.push(Wish(adopt=True))
+    assert hosts.equal()
+
+
+async def test_a_file_that_grows_meanwhile_is_looked_at_up_to_where_it_ended(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = ImageSource.describe
+
+    def describe_and_grow(source: ImageSource) -> VolumeInfo:
+        info = describe(source)
+        with hosts.source.open("ab") as file:
+            file.write(b"x" * MIB)
+        return info
+
+    monkeypatch.setattr(ImageSource, "describe", describe_and_grow)
+    assert (await hosts.dry_run()).data_bytes == 4 * MIB

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Self
+from typing import Self
 
 from blockrep.errors import ProtocolError
 from blockrep.model.extents import Extent
@@ -21,11 +20,11 @@ from blockrep.replication.blocking import Blocking
 from blockrep.replication.channel import Channel
 from blockrep.replication.comparing import DIGEST_BYTES, DigestRun, compare_runs
 from blockrep.replication.plan import SpooledPlan
+from blockrep.replication.spool import Spool
 
 __all__ = ["DigestSpool", "find_differences", "runs_of_table", "send_digests"]
 
 _RECORD = struct.Struct("<QQ?")
-_MEMORY_BYTES = 4 * 1024 * 1024
 _BATCH_RUNS = 8
 _DIGESTS_PER_RUN = 16 * 1024
 
@@ -34,7 +33,7 @@ class DigestSpool:
     """Runs of digests, written once, read in order. A context manager."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115 - closed by __exit__
+        self._spool = Spool()
 
     def __enter__(self) -> Self:
         """Return self."""
@@ -42,13 +41,13 @@ class DigestSpool:
 
     def __exit__(self, *exc: object) -> None:
         """Close the spool."""
-        self._file.close()
+        self._spool.close()
 
     def add(self, run: DigestRun) -> None:
         """Append a run."""
-        self._file.write(_RECORD.pack(run.first, run.count, run.digests is None))
+        self._spool.write(_RECORD.pack(run.first, run.count, run.digests is None))
         if run.digests is not None:
-            self._file.write(run.digests)
+            self._spool.write(run.digests)
 
     def add_all(self, runs: Iterable[DigestRun]) -> None:
         """Append runs."""
@@ -57,10 +56,10 @@ class DigestSpool:
 
     def __iter__(self) -> Iterator[DigestRun]:
         """Yield the runs in order."""
-        self._file.seek(0)
-        while record := self._file.read(_RECORD.size):
+        self._spool.rewind()
+        while record := self._spool.read(_RECORD.size):
             first, count, zero = _RECORD.unpack(record)
-            yield DigestRun(first, count, None if zero else self._file.read(count * DIGEST_BYTES))
+            yield DigestRun(first, count, None if zero else self._spool.read(count * DIGEST_BYTES))
 
 
 def runs_of_table(digests: Iterable[bytes]) -> Iterator[DigestRun]:

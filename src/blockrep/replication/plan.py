@@ -6,9 +6,8 @@ Iterated as often as needed in bounded memory.
 from __future__ import annotations
 
 import struct
-import tempfile
 from collections.abc import Iterable, Iterator
-from typing import IO, Self
+from typing import Self
 
 from blockrep.errors import InternalError
 from blockrep.model.extents import (
@@ -22,12 +21,12 @@ from blockrep.model.extents import (
     skip_before,
     summarize,
 )
+from blockrep.replication.spool import Spool
 
 __all__ = ["SpooledPlan"]
 
 _RECORD = struct.Struct("<BQQ")
 _RECORDS_PER_READ = 4096
-_MEMORY_BYTES = 4 * 1024 * 1024
 
 
 class SpooledPlan:
@@ -50,20 +49,20 @@ class SpooledPlan:
         chunk_bytes: int = 1,
     ) -> None:
         self.size_bytes = size_bytes
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115 - closed by close()
+        self._spool = Spool()
         ordered = merge_adjacent(delta)
         if align_bytes > 1:
             ordered = merge_adjacent(align_outward(ordered, align_bytes, size_bytes))
         try:
             for extent in check_ascending(ordered, size_bytes):
-                self._file.write(
+                self._spool.write(
                     _RECORD.pack(extent.kind, extent.offset_bytes, extent.length_bytes)
                 )
         except ValueError as error:
-            self._file.close()
+            self._spool.close()
             raise InternalError(str(error), where="delta", safe="nothing was sent") from error
         except BaseException:
-            self._file.close()
+            self._spool.close()
             raise
         self.summary: ExtentSummary = summarize(self)
         self.new_chunks = count_chunks(self, chunk_bytes)
@@ -74,12 +73,12 @@ class SpooledPlan:
 
     def __exit__(self, *exc: object) -> None:
         """Close the spool."""
-        self._file.close()
+        self._spool.close()
 
     def __iter__(self) -> Iterator[Extent]:
         """Yield the extents, ascending. One iteration at a time."""
-        self._file.seek(0)
-        while block := self._file.read(_RECORD.size * _RECORDS_PER_READ):
+        self._spool.rewind()
+        while block := self._spool.read(_RECORD.size * _RECORDS_PER_READ):
             for kind, offset_bytes, length_bytes in _RECORD.iter_unpack(block):
                 yield Extent(offset_bytes, length_bytes, ExtentKind(kind))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from blockrep.errors import BlockrepError, ProtocolError, VolumeError
-from blockrep.model.extents import Extent
+from blockrep.model.extents import Extent, clip
 from blockrep.model.lineage import Decision, Mode, Wish, decide
 from blockrep.model.snapshots import Replica, Snapshot, VolumeInfo
 from blockrep.protocol.chain import first_chain
@@ -197,9 +197,8 @@ class Pusher:
         base_id = decision.base.id if decision.base else ""
         self._sink(events.Decided(decision.mode.value, base_id, decision.reason))
         with self._phases.phase("tidy"):
-            for snapshot in decision.newly_committed:
-                await self._blocking.run(self._source.mark_committed, snapshot)
-            for snapshot in decision.obsolete:
+            obsolete = [*await self._mark_committed(decision), *decision.obsolete]
+            for snapshot in obsolete:
                 await self._remove(snapshot)
         new = decision.pending
         if new is None:
@@ -213,8 +212,20 @@ class Pusher:
                     self._now_seconds(),
                 )
             self._sink(events.SnapshotTaken(new.id, new.name))
-        left = [one for one in local if one not in decision.obsolete]
+        left = [one for one in local if one not in obsolete]
         return await self._transfer(decision, info, new, replica, left)
+
+    async def _mark_committed(self, decision: Decision) -> list[Snapshot]:
+        """Mark what the target holds; return what is no base for anything, where none is needed."""
+        useless = []
+        for snapshot in decision.newly_committed:
+            try:
+                await self._blocking.run(self._source.mark_committed, snapshot)
+            except VolumeError:
+                if decision.mode not in {Mode.ADOPT, Mode.FULL}:
+                    raise
+                useless.append(snapshot)
+        return useless
 
     async def _transfer(
         self,
@@ -303,7 +314,10 @@ class Pusher:
         self, decision: Decision, new: Snapshot | None, size_bytes: int, replica: Replica
     ) -> SpooledPlan:
         def spool() -> SpooledPlan:
-            return self._spool_extents(self._source.delta(decision.base, new), size_bytes, replica)
+            delta = self._source.delta(decision.base, new)
+            if new is None:  # the live volume, which may have grown meanwhile
+                delta = clip(delta, size_bytes)
+            return self._spool_extents(delta, size_bytes, replica)
 
         return await self._blocking.run(spool)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from unittest import mock
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from blockrep.errors import NoSpaceError, StorageError
 from blockrep.storage.files import opened_fd, write_full
 from blockrep.storage.image import files, kernel
+from blockrep.storage.image.files import settled_stat
 
 
 @pytest.mark.parametrize(
@@ -80,3 +84,20 @@ def test_a_stamp_changes_with_content_and_with_the_file(tmp_path: Path) -> None:
     os.utime(path, ns=(0, stamp.modified_ns + 1))
     os.utime(path, ns=(0, stamp.modified_ns))
     assert files.FileStamp.of(path.stat()) != stamp, "setting the time back is noticed"
+
+
+def test_a_stat_is_settled_once_the_clock_has_gone_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the file system knows no parts of a second."""
+    second = 1_000_000_000
+    for changed_ns, fits_at in ((5 * second + 7, 5 * second + 8), (5 * second, 6 * second)):
+        now = [5 * second + 7]
+        monkeypatch.setattr(time, "clock_gettime_ns", lambda _clock, now=now: now[0])
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now[0] / second)
+
+        def sleep(_seconds: float, now: list[int] = now) -> None:
+            now[0] += second // 4 if now[0] > 5 * second + 7 else 1
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        result = cast("os.stat_result", SimpleNamespace(st_ctime_ns=changed_ns))
+        settled_stat(lambda result=result: result)  # type: ignore[misc]
+        assert now[0] >= fits_at

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from blockrep.errors import VolumeError
+from blockrep.errors import BlockrepError, NoSpaceError, StorageError, VolumeError
 from blockrep.model.names import VolumeName
 from blockrep.storage.image import kernel
 from blockrep.storage.image.sidecar import ImageFile
@@ -146,3 +148,22 @@ def test_maps_that_tell_places_are_relied_on(
     monkeypatch.setattr(kernel, "clone", clone)
     monkeypatch.setattr(kernel, "raw_extents", raw_extents)
     assert image(tmp_path / "disk.img").can_clone()
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (errno.ENOSPC, NoSpaceError),
+        (errno.EDQUOT, NoSpaceError),
+        (errno.EMFILE, StorageError),
+        (errno.ENOMEM, StorageError),
+    ],
+)
+def test_what_passes_is_no_answer_to_whether_files_share_blocks(
+    tmp_path: Path, number: int, error: type[BlockrepError]
+) -> None:
+    """Taken for "no", it would cost a target its older snapshots, and a source its base."""
+    image = ImageFile(VolumeName(path=str(tmp_path / "disk.img")), "target")
+    failure = OSError(number, os.strerror(number))
+    with mock.patch.object(os, "open", side_effect=failure), pytest.raises(error, match="tried"):
+        image.can_clone()

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
+import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from blockrep.errors import VolumeError
+from blockrep.model.names import VolumeName
+from blockrep.model.snapshots import Snapshot
+from blockrep.storage.image.holding import held_briefly
+from blockrep.storage.image.sidecar import ImageFile
+from blockrep.storage.image.source import ImageSource
 from blockrep.storage.image.table import DigestTable
+from blockrep.storage.interface import StorageSettings
 from storage.image_volumes import ImageVolumes
+from storage.mounts import CannotMountError, mounted
 from storage.transfers import LINEAGE, Transfer, change_live, new_id, push, take_snapshot
 
 
@@ -157,3 +167,47 @@ def test_snapshots_of_different_lineages_do_not_touch(volumes: ImageVolumes) -> 
     )
     assert table is not None
     table.close()
+
+
+def test_an_empty_file_is_no_volume(volumes: ImageVolumes) -> None:
+    volumes.resize_live(0)
+    with pytest.raises(VolumeError, match="empty"):
+        volumes.source().describe()
+
+
+def test_pushes_to_other_targets_wait_for_each_others_changes(volumes: ImageVolumes) -> None:
+    """Else one sweeps away what the other has made and not recorded yet."""
+    source = volumes.source()
+    first = take_snapshot(source)
+    image = ImageFile(VolumeName(path=str(volumes.live)), "source")
+    done: list[Snapshot] = []
+    with held_briefly(image):
+        thread = threading.Thread(target=lambda: done.append(take_snapshot(volumes.source(), 2)))
+        thread.start()
+        thread.join(0.2)
+        assert not done
+        (image.directory / f"{new_id()}.table").touch()
+    thread.join()
+    assert {one.id for one in volumes.source().snapshots()} == {first.id, done[0].id}
+
+
+@pytest.mark.root
+def test_an_image_without_copy_on_write_has_snapshots_too(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        try:
+            root = stack.enter_context(mounted("btrfs", tmp_path))
+        except CannotMountError as error:
+            pytest.skip(str(error))
+        (root / "origin").mkdir()
+        live = root / "origin" / "disk.img"
+        live.touch()
+        subprocess.run(["chattr", "+C", str(live)], check=True)
+        live.write_bytes(b"x" * 100_000)
+        source = ImageSource(VolumeName(path=str(live)), StorageSettings(root, root))
+        snapshot = take_snapshot(source)
+        assert source.has_content(snapshot)
+        live.write_bytes(b"y" * 100_000)
+        content = memoryview(bytearray(100_000))
+        with source.open_snapshot(snapshot) as reader:
+            reader.read_into(0, content)
+        assert content == b"x" * 100_000

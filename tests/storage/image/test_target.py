@@ -314,3 +314,45 @@ def test_a_replica_opened_during_the_transfer_stays_as_it_is(
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR], ids=["reader", "writer"])
 def test_the_same_on_file_systems_of_both_ways(mounted_directory: Path, flags: int) -> None:
     test_a_replica_opened_during_the_transfer_stays_as_it_is(ImageVolumes(mounted_directory), flags)
+
+
+def test_a_damaged_redo_file_of_an_unfinished_transfer_starts_it_over(
+    volumes: ImageVolumes,
+) -> None:
+    base = push(volumes, None)
+    volumes.write_live(0, random.Random(1).randbytes(volumes.sizes[1]))
+    transfer = Transfer(volumes, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging, most=8)
+    staging.close()
+    found = list(volumes.replica.parent.rglob("staging.redo"))
+    for path in found:
+        content = bytearray(path.read_bytes())
+        content[1000] ^= 1
+        path.write_bytes(content)
+    again = Transfer(volumes, base, new=transfer.new)
+    resumed = again.target.begin(again.request)
+    assert resumed.info.cursor_bytes == 0 or not found
+    again.stream(resumed)
+    again.finish(resumed)
+    assert volumes.read_replica() == volumes.read_live()
+
+
+@pytest.mark.root
+def test_an_abandoned_first_transfer_does_not_keep_the_next_from_its_room(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        try:
+            root = stack.enter_context(mounted("xfs", tmp_path))
+        except CannotMountError as error:
+            pytest.skip(str(error))
+        volumes = ImageVolumes(root)
+        volumes.live = _outside(volumes, tmp_path).live
+        volumes.resize_live(160 * MIB)
+        volumes.write_live(0, random.Random(1).randbytes(160 * MIB))
+        abandoned = Transfer(volumes, None)
+        staging = abandoned.target.begin(abandoned.request)
+        abandoned.stream(staging, most=1400)
+        staging.close()
+        abandoned.source.remove_snapshot(abandoned.new)
+        volumes.write_live(0, b"changed")
+        push(volumes, None)

@@ -1,4 +1,4 @@
-"""One process at a time in a target's directory, by whatever name and configuration it came.
+"""One process at a time in a directory of ours, by whatever name and configuration it came.
 
 The lock of a server or a pull goes by the path as it resolves and by the runtime directory; bind
 mounts, renamed folders and a second configuration lead past it. This one lies in the directory
@@ -7,16 +7,44 @@ itself. It is held for the life of a transfer, and for each change outside of on
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import time
+from collections.abc import Iterator
 
+from blockrep.errors import BusyError
 from blockrep.storage.image.files import storage_error
 from blockrep.storage.image.sidecar import ImageFile
 from blockrep.storage.locks import FileLock
 
-__all__ = ["Hold"]
+__all__ = ["Hold", "held_briefly"]
 
 _NAME = "lock"
+_WAIT_SECONDS = 60.0
+_RETRY_SECONDS = 0.02
+
+
+@contextlib.contextmanager
+def held_briefly(image: ImageFile) -> Iterator[None]:
+    """Hold a source's directory for a change: pushes to other targets may change it, too.
+
+    Waits for them: a change takes no longer than a clone does. Raises as :meth:`Hold.take`.
+    """
+    hold = Hold(image)
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            hold.take()
+            break
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
+    try:
+        yield
+    finally:
+        hold.release()
 
 
 class Hold:

@@ -28,6 +28,10 @@ __all__ = [
 
 _FICLONE = 0x40049409
 _FS_IOC_FIEMAP = 0xC020660B
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_SETFLAGS = 0x40086602
+_FLAGS = struct.Struct("=L4x")  # the calls' numbers say long, the kernel means int
+_FS_NOCOW_FL = 0x00800000
 _FIEMAP_FLAG_SYNC = 1
 _FIEMAP_EXTENT_LAST = 1
 _FIEMAP_HEADER = struct.Struct("=QQLLLL")  # start, length, flags, mapped extents, room for extents
@@ -58,7 +62,25 @@ class RawExtent:
 
 def clone(source_fd: int, target_fd: int) -> None:
     """Make the target, an empty file, share all blocks of the source, as of one moment."""
-    fcntl.ioctl(target_fd, _FICLONE, source_fd)
+    try:
+        fcntl.ioctl(target_fd, _FICLONE, source_fd)
+    except OSError as error:
+        # btrfs: files with checksums share nothing with files without (chattr +C).
+        if error.errno != errno.EINVAL or not _copy_nocow(source_fd, target_fd):
+            raise
+        fcntl.ioctl(target_fd, _FICLONE, source_fd)
+
+
+def _copy_nocow(source_fd: int, target_fd: int) -> bool:
+    """Give an empty file the other's attribute "no copy on write"; False: it has that already."""
+    flags = [bytearray(_FLAGS.size), bytearray(_FLAGS.size)]
+    for fd, raw in zip((source_fd, target_fd), flags, strict=True):
+        fcntl.ioctl(fd, _FS_IOC_GETFLAGS, raw, True)
+    (wanted,), (found,) = (_FLAGS.unpack(raw) for raw in flags)
+    if (wanted ^ found) & _FS_NOCOW_FL == 0:
+        return False
+    fcntl.ioctl(target_fd, _FS_IOC_SETFLAGS, _FLAGS.pack(found ^ _FS_NOCOW_FL))
+    return True
 
 
 def raw_extents(fd: int, size_bytes: int) -> Iterator[RawExtent]:

@@ -7,6 +7,7 @@ hexadecimal digits and a suffix, or by one of the fixed names of
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -18,13 +19,23 @@ from blockrep.model.extents import Extent
 from blockrep.model.names import VolumeName
 from blockrep.storage.files import make_directories, opened_fd, write_full
 from blockrep.storage.image import fiemap, kernel
-from blockrep.storage.image.files import io_errors
+from blockrep.storage.image.files import io_errors, storage_error
 
 __all__ = ["DIRECTORY_NAME", "ImageFile"]
 
 DIRECTORY_NAME = ".blockrep"
 _OURS = re.compile(r"([0-9a-f]{32})\.(json|img|table|redo)(\.tmp)?")
 _PROBE_BYTES = 4096
+_PASSING = {
+    errno.EAGAIN,
+    errno.EDQUOT,
+    errno.EINTR,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOSPC,
+}
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -85,6 +96,9 @@ class ImageFile:
 
         There are file systems that clone, but whose extent maps tell no places (Linux' SMB client
         says that every file lies at its own offsets): what is relied on must be seen.
+
+        Raises:
+            NoSpaceError, StorageError: it could not be tried.
         """
         flags = os.O_TMPFILE | os.O_RDWR
         whole = [Extent(0, _PROBE_BYTES)]
@@ -103,9 +117,12 @@ class ImageFile:
                     for fd in (cloned, other)
                 )
                 return not of_clone and of_other == whole
-        except OSError:
-            # Not supported; or no room, no permission: what comes next runs into that, too, and
-            # explains it.
+        except OSError as error:
+            if error.errno in _PASSING:  # "no" would be another answer than the last time
+                raise storage_error(
+                    error, "whether files can share blocks cannot be tried", self.path.parent
+                ) from error
+            # Not supported; or no permission: what comes next runs into that, too, and explains it.
             return False
 
     def make_directory(self) -> None:

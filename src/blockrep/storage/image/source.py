@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from blockrep.errors import BlockrepError
+from blockrep.errors import BlockrepError, VolumeError
 from blockrep.model.extents import Extent
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Snapshot, VolumeInfo
@@ -28,6 +28,7 @@ from blockrep.storage.image.files import (
     remove_file,
     settled_stat,
 )
+from blockrep.storage.image.holding import held_briefly
 from blockrep.storage.image.readers import CloneReader, FileReader, TableReader, changed_error
 from blockrep.storage.image.records import SourceRecord, read_record, write_record
 from blockrep.storage.image.sidecar import ImageFile
@@ -74,7 +75,13 @@ class ImageSource:
         """Take a snapshot. What earlier runs left unfinished is removed first."""
         self._stat()
         self._image.make_directory()
-        self._sweep()
+        with held_briefly(self._image):
+            self._sweep()
+            return self._create_snapshot(lineage, snapshot_id, sequence, target, created_seconds)
+
+    def _create_snapshot(
+        self, lineage: str, snapshot_id: str, sequence: int, target: str, created_seconds: int
+    ) -> Snapshot:
         content = "img" if self._can_clone() else "table"
         path = self._content_path(snapshot_id, content)
         with io_errors("the snapshot cannot be made", path):
@@ -110,10 +117,9 @@ class ImageSource:
             self._sealed_table(record.snapshot).close()
         committed = dataclasses.replace(record.snapshot, committed=True)
         if not record.snapshot.committed:
-            with io_errors("cannot be written", self._record_path(snapshot.id)):
-                write_record(
-                    self._record_path(snapshot.id), dataclasses.replace(record, snapshot=committed)
-                )
+            path = self._record_path(snapshot.id)
+            with held_briefly(self._image), io_errors("cannot be written", path):
+                write_record(path, dataclasses.replace(record, snapshot=committed))
         return committed
 
     def remove_snapshot(self, snapshot: Snapshot) -> None:
@@ -124,7 +130,8 @@ class ImageSource:
                 "the snapshot is of another lineage than expected", "look again"
             )
         self._seeds.pop(snapshot.id, None)
-        self._remove_files(self._image.ours().get(snapshot.id, []))
+        with held_briefly(self._image):
+            self._remove_files(self._image.ours().get(snapshot.id, []))
 
     def delta(self, base: Snapshot | None, new: Snapshot | None) -> Iterator[Extent]:
         """Yield what differs.
@@ -262,7 +269,8 @@ class ImageSource:
         if kernel.is_open_for_writing(str(self._image.path)):
             _logger.warning(
                 "%s is open for writing, and its file system has no snapshots: if it changes during"
-                " the push, the push ends; stop the writer, or use XFS, btrfs or LVM",
+                " the push, the push ends, but writes through memory maps may go unnoticed; stop"
+                " the writer, or use XFS, btrfs or LVM",
                 self._image.path,
             )
 
@@ -282,6 +290,8 @@ class ImageSource:
         result = self._image.stat()
         if result is None:
             raise self._image.error("no such file", "check the path")
+        if not result.st_size:
+            raise self._image.error("it is empty: there is nothing to replicate", "check the path")
         return result
 
     def _can_clone(self) -> bool:
@@ -308,7 +318,11 @@ class ImageSource:
         if FileStamp.of(self._stat()) == record.stamp:
             return True
         # A whole table: the target may hold the snapshot without our knowing it yet.
-        table = self._whole_table(record.snapshot)
+        try:
+            table = self._whole_table(record.snapshot)
+        except VolumeError as error:
+            _logger.warning("snapshot %s is lost: %s", record.snapshot.id[:8], error)
+            return False
         if table is not None:
             table.close()
         return table is not None

@@ -105,7 +105,10 @@ class ImageTarget:
         self._check_request(request, current, goods)
         record = self._catalogue.staging()
         if record is not None and self._can_resume(record, request, current):
-            return self._staging(record)
+            try:
+                return self._staging(record)
+            except DamagedRedoError as error:
+                _LOG.warning("the unfinished transfer starts over: %s", error)
         content = (
             "clone" if self._image.can_clone() else "file" if request.mode == "full" else "redo"
         )
