@@ -460,7 +460,13 @@ class SimulatedRunner:
         lv.size_bytes = size_bytes  # what was mapped past the end stays mapped
         return 0, "", ""
 
-    _lvreduce = _lvextend
+    def _lvreduce(self, words: list[str]) -> tuple[int, str, str]:
+        """Do so as LVM since 2.03.17: not without being told to let file systems be cut off."""
+        if words == ["--help"]:
+            return 0, "  lvreduce -L|--size [-]Size[m|UNIT] LV\n\t[    --fs String ]\n", ""
+        if _values(words, "--fs") != ["ignore"]:
+            return 5, "", "  File system reduce is required (see resize2fs or --resizefs)."
+        return self._lvextend(words)
 
     # -- device-mapper and the thin tools
 

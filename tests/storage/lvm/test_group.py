@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -108,3 +109,23 @@ def test_an_inactive_volume_maps_at_most_its_size(lvm: SimulatedLvmVolumes) -> N
     assert group.mapped_bytes(live) == lvm.origin.chunk_bytes
     lvm.origin.volumes["live"].active = False
     assert group.mapped_bytes(live) == live.size_bytes
+
+
+def test_content_outside_of_the_pool_is_refused_wherever_it_comes_from() -> None:
+    """Deltas do not know it: neither of another pool, nor what a snapshot has inherited."""
+    other = replace(POOL, name="pool2", uuid="pool2-uuid")
+    golden = volume(name="golden", uuid="E", read_only=True, active=False)
+    cloned = volume(name="vm", uuid="V", pool="pool2", pool_uuid=other.uuid, origin="golden")
+    thick = replace(golden, kind="other", pool="", pool_uuid="", thin_id=-1)
+    based = volume(name="vm", uuid="V", origin="golden")
+    inherits = volume(name="clone", uuid="S", origin="vm")
+    for state, name in (
+        (GroupState((POOL, other, golden, cloned)), "vm"),
+        (GroupState((POOL, thick, based)), "vm"),
+        (GroupState((POOL, thick, based, inherits)), "clone"),
+    ):
+        with pytest.raises(VolumeError, match=r"external origin \(golden\)"):
+            state.thin_volume(VolumeName(vg="volg", lv=name))
+    snapshot = volume(name="snapshot", uuid="S", origin="vm")
+    plain = volume(name="vm", uuid="V")
+    assert GroupState((POOL, plain, snapshot)).pool_of(snapshot) == POOL

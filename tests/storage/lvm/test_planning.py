@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from blockrep.errors import BlockrepError, NoSpaceError, VolumeError
-from blockrep.model.extents import Extent, ExtentKind
+from blockrep.errors import BlockrepError, NoSpaceError, StorageError, VolumeError
+from blockrep.model.extents import Extent, ExtentKind, summarize
 from blockrep.storage.interface import StorageSettings
 from blockrep.storage.lvm.planning import (
     check_pool_health,
     check_room,
     check_room_for_snapshot,
     delta_extents,
+    leaves_discarded,
     mapped_extents,
     new_chunk_count,
+    refuse_extended,
     round_up,
     space_of,
 )
@@ -70,6 +73,32 @@ def test_metadata_is_predicted_too() -> None:
     with pytest.raises(NoSpaceError, match="metadata"):
         # Few chunks, but each write copies a leaf that is shared with the replica.
         check_room(status(total=10**9, blocks=500), POOL, SETTINGS, 1000, 10**6)
+
+
+def test_discards_copy_leaves_too() -> None:
+    """The two at the ends of what they unmap, where the good snapshot shares them."""
+    chunk_bytes = POOL.chunk_bytes
+    scattered = [Extent(10**9 * n, chunk_bytes, ExtentKind.DISCARD) for n in range(300)]
+    for plan, leaves in (
+        (summarize(scattered), 600),
+        (summarize([Extent(0, 10**6 * chunk_bytes, ExtentKind.DISCARD)]), 2),
+        (summarize([Extent(0, 10**6 * chunk_bytes)]), 0),
+        (None, 0),
+    ):
+        assert leaves_discarded(plan, POOL) == leaves
+    assert leaves_discarded(summarize(scattered), replace(POOL, discards="ignore")) == 0
+    check_room(status(blocks=500), POOL, SETTINGS, 1, 10**6, 2)
+    check_room(status(blocks=500), POOL, SETTINGS, 1, 126 * 100, 600)
+    with pytest.raises(NoSpaceError, match="metadata"):
+        check_room(status(blocks=500), POOL, SETTINGS, 1, 10**6, 600)
+
+
+def test_metadata_that_was_extended_between_looks_proves_nothing_about_discards() -> None:
+    before = status()
+    refuse_extended(before, status(blocks=10), "vg/pool")
+    after = replace(before, total_metadata_blocks=2 * before.total_metadata_blocks)
+    with pytest.raises(StorageError, match="extended between discards"):
+        refuse_extended(before, after, "vg/pool")
 
 
 def test_a_snapshot_is_refused_below_the_reserve() -> None:

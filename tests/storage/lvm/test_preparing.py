@@ -11,8 +11,9 @@ from blockrep.storage.lvm.preparing import Preparation, prepare_staging
 from blockrep.storage.lvm.recovery import view_target
 from blockrep.storage.lvm.tags import REPLICA_TAGS, GoodMark
 from storage.lvm.builders import BASE_ID, LINEAGE, request, volume
-from storage.lvm_simulation import KIB
+from storage.lvm_simulation import KIB, SimulatedDevice
 from storage.simulated_lvm_volumes import SimulatedLvmVolumes
+from storage.transfers import Transfer, push
 
 REPLICA = volume(size_bytes=1024 * KIB)
 
@@ -119,3 +120,31 @@ def test_a_staging_volume_that_is_gone_is_an_error(
     monkeypatch.setattr(group, "change", lambda _argv: None)
     with pytest.raises(StorageError, match="was not made, or was removed"):
         prepare_staging(group, request(mode="full"), view_target(state, "copy"), pool, None)
+
+
+def test_a_discard_that_a_full_pool_ignored_is_not_taken_for_done(
+    lvm: SimulatedLvmVolumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its metadata was extended a moment later, and it takes changes again."""
+    size_bytes = len(lvm.read_live())
+    lvm.write_live(0, b"\xaa" * size_bytes)
+    push(lvm, None)
+    lvm.discard_live(0, size_bytes)
+    lvm.write_live(0, b"new")
+    transfer = Transfer(lvm, None, mode="full")
+    real = SimulatedDevice.discard
+
+    def discard(device: SimulatedDevice, offset_bytes: int, length_bytes: int) -> bool:
+        lvm.replica.mode = "ro"
+        done = real(device, offset_bytes, length_bytes)
+        lvm.replica.mode = "rw"
+        lvm.replica.total_metadata_blocks *= 2
+        return done
+
+    with monkeypatch.context() as full:
+        full.setattr(SimulatedDevice, "discard", discard)
+        with pytest.raises(StorageError, match="extended between discards"):
+            transfer.target.begin(transfer.request)
+    again = Transfer(lvm, None, mode="full", new=transfer.new)
+    again.run()
+    assert lvm.read_replica() == again.content

@@ -47,6 +47,13 @@ REPORT_FIELDS: Final = (
 )  # fmt: skip
 
 
+#: What lvm.conf(5) can change of a report that a program reads; LVM's defaults.
+_REPORT_CONFIG: Final = (
+    'report{compact_output=0 compact_output_cols="" binary_values_as_numeric=0'
+    ' list_item_separator="," mark_hidden_devices=1}'
+)
+
+
 def checked(vg: str, lv: str) -> str:
     """Return ``VG/LV``. Raises InternalError: that is no name for a command."""
     name = f"{vg}/{lv}"
@@ -68,7 +75,8 @@ def list_volumes(vg: str) -> list[str]:
 def list_all() -> list[str]:
     """Report everything about all volumes of this host."""
     fields = ",".join(REPORT_FIELDS)
-    return ["lvs", "-a", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", fields]
+    argv = ["lvs", "-a", "--config", _REPORT_CONFIG, "--reportformat", "json"]
+    return [*argv, "--units", "b", "--nosuffix", "-o", fields]
 
 
 def create_snapshot(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from blockrep.errors import BlockrepError, NoSpaceError, StorageError, VolumeError
@@ -63,15 +63,24 @@ class GroupState:
                 safe="nothing was changed",
                 next_step="name a thin volume (lvs -o +pool_lv shows which are)",
             )
-        origin = self.find(volume.origin)
-        if origin is not None and origin.kind != "thin":
-            raise VolumeError(
-                f"has an external origin ({origin.name}), whose content is not in the pool",
-                where=volume.full_name,
-                safe="nothing was changed",
-                next_step="copy it into a thin volume of its own first",
-            )
+        for origin in self._origins(volume):
+            if origin.kind != "thin" or origin.pool_uuid != pool.uuid:
+                raise VolumeError(
+                    f"has an external origin ({origin.name}), whose content is not in the pool",
+                    where=volume.full_name,
+                    safe="nothing was changed",
+                    next_step="copy it into a thin volume of its own first",
+                )
         return pool
+
+    def _origins(self, volume: LogicalVolume) -> Iterator[LogicalVolume]:
+        """Yield a volume's origin, that one's, and so on: snapshots inherit an external origin."""
+        seen = {volume.name}
+        origin = self.find(volume.origin)
+        while origin is not None and origin.name not in seen:
+            yield origin
+            seen.add(origin.name)
+            origin = self.find(origin.origin)
 
 
 class VolumeGroup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from blockrep.errors import NoSpaceError, VolumeError
+from blockrep.errors import NoSpaceError, StorageError, VolumeError
 from blockrep.model.extents import Extent, ExtentKind, ExtentSummary, clip, merge_adjacent
 from blockrep.model.snapshots import Space
 from blockrep.storage.interface import StorageSettings
@@ -17,8 +17,10 @@ __all__ = [
     "check_room_for_snapshot",
     "chunks_needed",
     "delta_extents",
+    "leaves_discarded",
     "mapped_extents",
     "new_chunk_count",
+    "refuse_extended",
     "round_up",
     "space_of",
 ]
@@ -100,6 +102,7 @@ def check_room(
     settings: StorageSettings,
     new_chunks: int,
     shared_chunks: int,
+    discarded_leaves: int = 0,
 ) -> None:
     """Refuse a transfer that would take the pool below a reserve.
 
@@ -112,6 +115,7 @@ def check_room(
         new_chunks: the most that the transfer allocates.
         shared_chunks: chunks that staging shares with a snapshot: each write copies a leaf of
             their mapping tree, at most once.
+        discarded_leaves: leaves that discards copy, too: see :func:`leaves_discarded`.
 
     Raises:
         NoSpaceError: names the pool, what is needed, what is free, and the remedy.
@@ -132,7 +136,7 @@ def check_room(
     leaves = -(-shared_chunks // _MAPPINGS_PER_LEAF)
     need_blocks = (
         -(-new_chunks * _BYTES_PER_MAPPING // _METADATA_BLOCK_BYTES)
-        + min(new_chunks, leaves)
+        + min(new_chunks + discarded_leaves, leaves)
         + _METADATA_SLACK_BLOCKS
     )
     free_blocks = _free_above_reserve(
@@ -162,6 +166,30 @@ def chunks_needed(plan: ExtentSummary | None, new_chunks: int, pool: LogicalVolu
     if plan is None or pool.can_discard:
         return new_chunks
     return new_chunks + -(-plan.discard_bytes // pool.chunk_bytes)
+
+
+def leaves_discarded(plan: ExtentSummary | None, pool: LogicalVolume) -> int:
+    """Return the most leaves of a shared mapping tree that a plan's discards copy.
+
+    Of those that an extent empties nothing is left; the two at its ends may stay in part.
+    """
+    if plan is None or not pool.can_discard:
+        return 0
+    return 2 * min(plan.extent_count, -(-plan.discard_bytes // pool.chunk_bytes))
+
+
+def refuse_extended(before: PoolStatus, after: PoolStatus, pool: str) -> None:
+    """Raise StorageError if a pool's metadata was extended between two looks.
+
+    Had it been full, discards would have been ignored until then, and said to be done.
+    """
+    if before.total_metadata_blocks != after.total_metadata_blocks:
+        raise StorageError(
+            "the pool's metadata was extended between discards",
+            where=pool,
+            safe="what was acknowledged is kept; the replica and its snapshots are untouched",
+            next_step="push again: it resumes",
+        )
 
 
 def check_room_for_snapshot(status: PoolStatus, pool: str, settings: StorageSettings) -> None:

@@ -14,7 +14,7 @@ from blockrep.storage.lvm.allowance import Allowance
 from blockrep.storage.lvm.device import BlockDevice
 from blockrep.storage.lvm.group import GroupState, VolumeGroup
 from blockrep.storage.lvm.metadata import PoolMetadata
-from blockrep.storage.lvm.planning import mapped_extents, round_up, space_of
+from blockrep.storage.lvm.planning import mapped_extents, refuse_extended, round_up, space_of
 from blockrep.storage.lvm.recovery import TargetView
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.runner import OutcomeUnknownError
@@ -165,14 +165,21 @@ def prepare_staging(
     if ready:
         return mark
     if mark.volume.size_bytes != preparation.size_bytes:
-        group.change(
-            commands.resize(group.vg, name, mark.volume.size_bytes, preparation.size_bytes)
-        )
+        argv = commands.resize(group.vg, name, mark.volume.size_bytes, preparation.size_bytes)
+        if argv[0] == "lvreduce" and _checks_file_systems(group):
+            # What is there is the content before; what is to come fits.
+            argv[1:1] = ["--fs", "ignore"]
+        group.change(argv)
         mark = _find(group.read(), name)
     if preparation.clear_from_bytes >= 0:
         _clear_end(group, mark, pool, preparation.clear_from_bytes)
     group.change(commands.change_tags(group.vg, name, [READY]))
     return _find(group.read(), name)
+
+
+def _checks_file_systems(group: VolumeGroup) -> bool:
+    """Tell whether lvreduce refuses to cut a file system off, as it does since LVM 2.03.17."""
+    return b"--fs " in group.attempt(["lvreduce", "--help"]).stdout
 
 
 def _created(group: VolumeGroup, argv: list[str], name: str) -> StagingMark:
@@ -201,11 +208,13 @@ def _clear_end(
 
     Mappings outlive a shrink: growing a volume again can show what it held before.
     """
+    before = group.confirmed_status(pool)
     device = BlockDevice(mark.volume, writable=True)
 
     def look() -> Space:
         device.sync()
         status = group.confirmed_status(pool)
+        refuse_extended(before, status, pool.full_name)
         return space_of(status, pool.chunk_bytes, group.settings)
 
     try:

@@ -21,7 +21,9 @@ from blockrep.storage.lvm.metadata import PoolMetadata
 from blockrep.storage.lvm.planning import (
     check_room,
     chunks_needed,
+    leaves_discarded,
     mapped_extents,
+    refuse_extended,
     round_up,
     space_of,
 )
@@ -82,7 +84,8 @@ class LvmStaging:
         """Bind an adoption's staging volume to its plan."""
         status = self._group.status(self._pool)
         need = chunks_needed(plan, new_chunks, self._pool)
-        check_room(status, self._pool, self._group.settings, need, self._shared_chunks)
+        leaves = leaves_discarded(plan, self._pool)
+        check_room(status, self._pool, self._group.settings, need, self._shared_chunks, leaves)
         volume = self.mark.volume
         self._group.change(commands.change_tags(volume.vg, volume.name, [plan_tag(plan.digest)]))
         self.mark = replace(self.mark, plan_digest=plan.digest)
@@ -146,15 +149,8 @@ class LvmStaging:
     def _confirm(self, discards: int) -> None:
         """Prove that what was synced took effect. Raises StorageError: it may not have."""
         before, self._status = self._status, self._group.confirmed_status(self._pool)
-        extended = before.total_metadata_blocks != self._status.total_metadata_blocks
-        if extended and self._discards > self._confirmed_discards:
-            # Had it been full, discards would have been ignored until then, and said to be done.
-            raise StorageError(
-                "the pool's metadata was extended between discards",
-                where=self._pool.full_name,
-                safe="what was acknowledged is kept; the replica and its snapshots are untouched",
-                next_step="push again: it resumes",
-            )
+        if self._discards > self._confirmed_discards:
+            refuse_extended(before, self._status, self._pool.full_name)
         self._confirmed_discards = discards
 
     def _forbid_resume(self) -> None:

@@ -32,6 +32,7 @@ from blockrep.storage.lvm.planning import (
     check_pool_health,
     check_room,
     chunks_needed,
+    leaves_discarded,
     new_chunk_count,
     space_of,
 )
@@ -162,7 +163,7 @@ class LvmTarget:
             shared = self._group.mapped_bytes(view.replica) // pool.chunk_bytes
         if preparation is not None:
             need += preparation.chunks_needed(pool, shared)
-        self._make_room(pool, need, shared, existing)
+        self._make_room(pool, need, shared, leaves_discarded(request.plan, pool), existing)
         mark = prepare_staging(self._group, request, view, pool, preparation)
         return LvmStaging(self._group, mark, pool, shared)
 
@@ -330,13 +331,19 @@ class LvmTarget:
         else:
             present = self._group.mapped_bytes(mark.volume) // pool.chunk_bytes
         need = max(chunks_needed(request.plan, request.new_chunks, pool) - present, 0)
-        check_room(self._group.status(pool), pool, self._settings, need, min(shared, need))
+        leaves = leaves_discarded(request.plan, pool)
+        check_room(self._group.status(pool), pool, self._settings, need, shared, leaves)
         if not mark.volume.active:
             self._group.change(commands.activate(mark.volume.vg, mark.volume.name))
         return LvmStaging(self._group, mark, pool, shared)
 
     def _make_room(
-        self, pool: LogicalVolume, need: int, shared: int, existing: StagingMark | None
+        self,
+        pool: LogicalVolume,
+        need: int,
+        shared: int,
+        discarded_leaves: int,
+        existing: StagingMark | None,
     ) -> None:
         """Remove a staging volume that does not fit. Raises NoSpaceError.
 
@@ -346,7 +353,7 @@ class LvmTarget:
             self._remove(existing)
         status = self._group.status(pool)
         try:
-            check_room(status, pool, self._settings, need, shared)
+            check_room(status, pool, self._settings, need, shared, discarded_leaves)
         except NoSpaceError as error:
             if existing is not None:
                 error.safe = "only an unfinished transfer was removed; the replica is untouched"
