@@ -84,3 +84,20 @@ def test_maps_longer_than_one_call_are_whole(mounted_directory: Path) -> None:
         assert [one.logical_bytes for one in extents] == [one * 8192 for one in range(1300)]
         first = list(kernel.raw_extents(file.fileno(), 10 * 8192))
         assert max(one.logical_bytes for one in first) < 10 * 8192
+
+
+@pytest.mark.parametrize(("kind", "is_open"), [("ext4", True), ("nfs4", False), ("cifs", False)])
+def test_where_leases_need_the_servers_leave_their_lack_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, is_open: bool
+) -> None:
+    path, mounts = tmp_path / "file", tmp_path / "mountinfo"
+    path.write_bytes(b"x")
+    device = path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    mounts.write_text(
+        "21 1 0:5 / /proc rw - proc proc rw\n"
+        f"36 1 {number} / /data rw shared:1 - {kind} server rw\n"
+    )
+    monkeypatch.setattr(kernel, "_MOUNTS", mounts)
+    with path.open("rb"):
+        assert kernel.is_open_elsewhere(str(path)) is is_open

@@ -14,6 +14,7 @@ import signal
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = [
     "RawExtent",
@@ -39,6 +40,8 @@ _FIEMAP_EXTENT = struct.Struct("=QQQQQLLLL")  # logical, physical, length, -, -,
 _EXTENTS_PER_CALL = 512
 
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
+_MOUNTS = Path("/proc/self/mountinfo")
+_REMOTE = {"nfs", "nfs4", "cifs", "smb3"}
 _AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
 _STATX_BYTES = 256
@@ -191,7 +194,18 @@ def _lease_refused(path: str, lease: int) -> bool:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, lease)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
-        return error.errno == errno.EAGAIN
+        # Clients of a file server answer so also where the server gave them no delegation.
+        return error.errno == errno.EAGAIN and not _is_remote(fd)
     finally:
         os.close(fd)
+    return False
+
+
+def _is_remote(fd: int) -> bool:
+    device = os.fstat(fd).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in _MOUNTS.read_text().splitlines() if _MOUNTS.exists() else ():
+        fields = line.split()  # proc_pid_mountinfo(5)
+        if fields[2] == wanted:
+            return fields[fields.index("-") + 1] in _REMOTE
     return False
