@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -48,7 +49,7 @@ class Tools:
 
 @pytest.fixture(autouse=True)
 def untrusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "_trusted", False)
+    monkeypatch.setattr(versions, "_trusted", set())
 
 
 @pytest.mark.parametrize("version", [b"0.9.0\n", b"1.0.6\n", b"thin_delta 1.0.12\n"])
@@ -82,6 +83,20 @@ def test_what_it_does_counts_more_than_what_it_says(tools: Tools, words: str) ->
 def test_the_check_is_made_once() -> None:
     check_thin_tools(Tools(b"0.9.0"))
     check_thin_tools(Tools(b"1.0.3"))
+
+
+def test_another_installation_is_checked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade under a server that runs for months."""
+    program = tmp_path / "thin_delta"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check_thin_tools(Tools(b"0.9.0"))
+    program.write_text("#!/bin/sh\n# another\n")
+    with pytest.raises(UnsupportedHostError, match=r"1\.0\.3 silently misses changes"):
+        check_thin_tools(Tools(b"1.0.3"))
 
 
 def test_the_tools_of_this_host() -> None:

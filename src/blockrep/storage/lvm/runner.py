@@ -26,6 +26,7 @@ __all__ = [
     "ProcessRunner",
     "Runner",
     "describe_failure",
+    "find_program",
     "require_root",
 ]
 
@@ -193,11 +194,20 @@ def _blocks(process: subprocess.Popen[bytes], timeout_seconds: float) -> Iterato
         yield block
 
 
+def find_program(name: str) -> str | None:
+    """Return the path of a program that a runner would start."""
+    return shutil.which(name, path=_search_path())
+
+
+def _search_path() -> str:
+    return f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}"
+
+
 def _start(
     argv: Sequence[str], stdout: IO[bytes] | int, stderr: IO[bytes]
 ) -> subprocess.Popen[bytes]:
-    path = f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}"
-    program = shutil.which(argv[0], path=path)
+    path = _search_path()
+    program = find_program(argv[0])
     if program is None:
         package = _PACKAGES.get(argv[0], _DEFAULT_PACKAGE)
         raise UnsupportedHostError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from blockrep.errors import StorageError, UnsupportedHostError
-from blockrep.storage.lvm.runner import Runner, describe_failure
+from blockrep.storage.lvm.runner import Runner, describe_failure, find_program
 from blockrep.storage.lvm.thin_xml import Run, RunKind, ThinXml
 
 __all__ = ["check_thin_tools", "parse_version"]
@@ -51,7 +51,9 @@ _EXPECTED: Final = (
     (RunKind.LEFT_ONLY, 36, 4),
 )
 
-_trusted = False
+_File = tuple[int, int, int, int]
+#: The files that were found good.
+_trusted: set[_File] = set()
 
 
 def parse_version(text: str) -> tuple[int, int, int] | None:
@@ -61,13 +63,13 @@ def parse_version(text: str) -> tuple[int, int, int] | None:
 
 
 def check_thin_tools(runner: Runner) -> None:
-    """Check version and behaviour of thin_delta; once for a process.
+    """Check version and behaviour of thin_delta; once for a process and an installation of it.
 
     Raises:
         UnsupportedHostError: missing, a version that misses changes, or a wrong answer.
     """
-    global _trusted  # noqa: PLW0603 - a fact about the host, found out once
-    if _trusted:
+    program = _program()
+    if program in _trusted:
         return
     result = runner.run(["thin_delta", "-V"])
     said = result.stdout.decode(errors="replace")
@@ -77,7 +79,16 @@ def check_thin_tools(runner: Runner) -> None:
     if _FIRST_BAD <= version < _FIRST_GOOD:
         raise _refused(f"version {'.'.join(map(str, version))} silently misses changes")
     _self_test(runner)
-    _trusted = True
+    _trusted.add(program)
+
+
+def _program() -> _File:
+    """Return what changes when the program is replaced, by an upgrade, say, under a server."""
+    path = find_program("thin_delta")
+    if path is None:
+        return (0, 0, 0, 0)
+    found = os.stat(path)
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _self_test(runner: Runner) -> None:
