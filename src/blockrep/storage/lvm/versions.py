@@ -87,7 +87,7 @@ def _program() -> _File:
     path = find_program("thin_delta")
     if path is None:
         return (0, 0, 0, 0)
-    found = os.stat(path)
+    found = Path(path).stat()
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
