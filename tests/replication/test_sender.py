@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -211,7 +212,16 @@ async def test_verify_finds_a_flipped_bit_and_names_where(hosts: Hosts) -> None:
 
 
 async def test_verify_without_a_common_snapshot_says_push_first(hosts: Hosts) -> None:
-    with pytest.raises(VolumeError, match="push first"):
+    with pytest.raises(DivergedError, match="push first"):
+        await hosts.verify()
+
+
+async def test_verify_of_a_replica_of_another_history_says_what_makes_it_follow(
+    hosts: Hosts,
+) -> None:
+    await hosts.push()
+    shutil.rmtree(hosts.source.parent / ".blockrep")
+    with pytest.raises(DivergedError, match=r"no snapshot in common.*--adopt .* or --full"):
         await hosts.verify()
 
 

@@ -1,8 +1,7 @@
 """The sender of one push: from OPEN to COMMITTED, and the housekeeping of its snapshots.
 
 Order, which is the point (I5): the new snapshot exists and is held before anything is sent; it is
-marked committed only after
-COMMITTED was checked; only then the old base is removed.
+marked committed only after COMMITTED was checked; only then the old base is removed.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from blockrep.errors import BlockrepError, ProtocolError, VolumeError
+from blockrep.errors import BlockrepError, DivergedError, ProtocolError, VolumeError
 from blockrep.model.extents import Extent, clip
 from blockrep.model.lineage import Decision, Mode, Wish, decide
 from blockrep.model.snapshots import Replica, Snapshot, VolumeInfo
@@ -52,7 +51,6 @@ _COMPARE_BLOCK_BYTES = 64 * 1024
 _REPORTED_EXTENTS = 1000
 #: Below this the commands that activate the base take longer than sending all of it.
 _PAGE_DELTA_MIN_BYTES = 32 * 1024 * 1024
-
 
 SourceLook = tuple[VolumeInfo, list[Snapshot]]
 """A source volume and our snapshots of it."""
@@ -134,17 +132,18 @@ class Pusher:
         """Compare the newest snapshot that both ends hold, block by block.
 
         Raises:
-            VolumeError: there is none.
+            DivergedError: there is none.
         """
         _, replica, local = await self._look("verify")
         by_id = {one.id: one for one in local}
         common = [by_id[one.id] for one in replica.snapshots if one.id in by_id]
         if not common:
-            raise VolumeError(
+            raise DivergedError(
                 "source and target have no snapshot in common",
                 where=self._options.target,
                 safe="nothing was changed",
-                next_step="push first",
+                next_step="push first; to make a replica of other history follow this source:"
+                " push with --adopt (compares, sends what differs) or --full",
             )
         snapshot = common[-1]
         table = await self._blocking.run(self._source.stored_digests, snapshot)
