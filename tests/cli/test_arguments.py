@@ -43,6 +43,17 @@ def test_every_command_is_known(words: list[str]) -> None:
     assert parse_arguments(words).command == words[0]
 
 
+@pytest.mark.parametrize(
+    "words", ["push a/b", "pull", "verify a/b", "list", "prune --keep 1", "doctor"]
+)
+def test_every_command_that_takes_a_target_can_be_told_how_to_reach_it(words: str) -> None:
+    end = " c/d" if words == "pull" else ""
+    options = parse_arguments(
+        f"{words} ssh://replica/c/d{end} --ssh-command ssh --ssh-forward unix:/run/b.sock".split()
+    )
+    assert (options.ssh_command, options.ssh_forward) == ("ssh", "unix:/run/b.sock")
+
+
 @pytest.mark.parametrize("words", [[], ["push", "a/b"], ["certs"], ["certs", "issue"], ["lists"]])
 def test_what_is_missing_or_unknown_is_told_with_where_to_look(words: list[str]) -> None:
     with pytest.raises(UsageError) as caught:

@@ -192,6 +192,7 @@ def _add_prune(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--keep", type=int, required=True, metavar="N", help="how many stay, the newest of them"
     )
+    _add_ssh(parser)
     _add_output(parser)
 
 
