@@ -87,3 +87,11 @@ async def test_a_replica_is_pruned_down_to_its_newest_snapshot(hosts: Hosts) -> 
         after = await operations.list_remote(context, hosts.target, hosts.events.append)
     assert pruned == Pruned(len(before.snapshots) - 1, 1)
     assert after.snapshots == before.snapshots[-1:]
+
+
+async def test_no_replica_to_prune_is_an_error_and_no_success(hosts: Hosts) -> None:
+    async with hosts.context() as context:
+        for _ in range(2):
+            with pytest.raises(VolumeError, match="there is no replica of that name"):
+                await operations.prune_remote(context, hosts.target, 1, hosts.events.append)
+            hosts.replica.write_bytes(bytes(MIB))  # one that is not ours is none

@@ -176,7 +176,12 @@ def test_the_newest_stays_whatever_is_asked_and_a_volume_without_any_is_no_error
 
     async def scenario() -> None:
         server = MemoryServer(tmp_path, AccessPolicy({"alpha": (LAVISH,)}, None))
-        assert await server.run("alpha", "prune", "vg/a", keep=1) == Pruned(0, 0)
+        async with server.session("alpha") as channel:
+            await channel.send(Open("prune", "vg/a", ""))
+            await channel.receive(Volume)
+            await channel.send(Prune(1))
+            assert await channel.receive(Pruned) == Pruned(0, 0)
+        await server.settle()
         await five_pushes(server)
         assert [line["operation"] for line in recorded(caplog, "deleted")] == ["push"] * 2
         newest = server.goods("vg/a")[-1]

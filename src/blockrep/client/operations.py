@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blockrep.client.connect import established
+from blockrep.errors import VolumeError
 from blockrep.model.extents import Extent
 from blockrep.model.names import Target, VolumeName
 from blockrep.model.snapshots import Replica, Snapshot
@@ -131,11 +132,19 @@ async def prune_remote(
 
     Raises:
         RefusedError: the server does not allow it, or not so few.
+        VolumeError: there is no replica of that name.
     """
     transport = await context.connect(target)
     async with established(transport, (), sink, context.handshake_seconds(target)) as channel:
         await channel.send(Open("prune", str(target.volume), ""))
-        await channel.receive(Volume)
+        replica = replica_from(await channel.receive(Volume))
+        if not (replica.owned or replica.snapshots):
+            raise VolumeError(
+                "there is no replica of that name",
+                where=str(target),
+                safe="nothing was changed",
+                next_step="see that the name is right",
+            )
         await channel.send(Prune(keep))
         pruned = await channel.receive(Pruned)
         await channel.send(Release())
