@@ -49,6 +49,7 @@ __all__ = [
     "USAGES",
     "Issued",
     "create_authority",
+    "end_of_validity",
     "issue",
     "load_authority",
     "record",
@@ -162,14 +163,7 @@ def sign(
     """
     now = now or _now()
     issuer, issuer_key = load_authority(directory)
-    until = now + dt.timedelta(days=_check_days(days))
-    if until > issuer.not_valid_after_utc:
-        raise UsageError(
-            "the certificate would outlive its authority, which expires on "
-            f"{issuer.not_valid_after_utc:%Y-%m-%d}",
-            where=str(directory / AUTHORITY_CERTIFICATE),
-            next_step="ask for fewer days, or make a new authority in another directory",
-        )
+    until = end_of_validity(directory, issuer, days, now)
     issuer_identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return (
         _builder(_name(name), issuer.subject, public_key, now, until)
@@ -231,13 +225,24 @@ def _general_name(host: str) -> x509.GeneralName:
     raise UsageError(f"{host[:80]!r} is neither a host name nor an IP address")
 
 
-def _check_days(days: int) -> int:
+def end_of_validity(
+    directory: Path, issuer: x509.Certificate, days: int, start: dt.datetime
+) -> dt.datetime:
+    """Return until when a certificate of the authority there is valid. Raises UsageError."""
     if not 1 <= days <= _MAX_LEAF_DAYS:
         raise UsageError(
             f"a certificate cannot be valid for {days} days",
             next_step=f"give 1 to {_MAX_LEAF_DAYS} days",
         )
-    return days
+    until = start + dt.timedelta(days=days)
+    if until > issuer.not_valid_after_utc:
+        raise UsageError(
+            "the certificate would outlive its authority, which expires on "
+            f"{issuer.not_valid_after_utc:%Y-%m-%d}",
+            where=str(directory / AUTHORITY_CERTIFICATE),
+            next_step="ask for fewer days, or make a new authority in another directory",
+        )
+    return until
 
 
 def load_authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:

@@ -54,3 +54,20 @@ def test_a_token_alone_is_on_standard_output(
     assert "within 10 minutes" in err
     for host in ("*", "a b"):
         assert main(["peer", "invite", "beta", "--host", host, "--config", str(config)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("days", "text"),
+    [("0", "0 days"), ("-3", "-3 days"), ("999999", "999999 days"), ("3650", "outlive")],
+)
+def test_days_that_no_certificate_can_have_are_told_before_there_is_a_token(
+    config: Path, capsys: pytest.CaptureFixture[str], days: str, text: str
+) -> None:
+    certificates = config.parent / "certs"
+    create_authority(certificates)
+    issue(certificates, "replica", [Role.SERVER])
+    assert main(["peer", "invite", "alpha", "--days", days, "--config", str(config)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert text in err
+    assert not (config.parent / "state").exists()

@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 
-from blockrep.certificates.authority import load_authority
+from blockrep.certificates.authority import end_of_validity, load_authority
 from blockrep.certificates.describe import describe
 from blockrep.certificates.invitations import Invitations, Token
 from blockrep.certificates.naming import Role, certificate_path, check_name, key_path
@@ -45,12 +45,14 @@ def _invite(options: argparse.Namespace, settings: Settings, directory: Path) ->
     if not 1 <= options.minutes <= _MOST_MINUTES:
         raise UsageError(f"1 to {_MOST_MINUTES} minutes", where=f"--minutes {options.minutes}")
     authority, _ = load_authority(directory)
+    lifetime = dt.timedelta(minutes=options.minutes)
+    now = dt.datetime.now(dt.UTC)
+    # Found out at the join, it would cost the token.
+    end_of_validity(directory, authority, options.days, now + lifetime)
     server = describe(find_files(settings.tls, Role.SERVER, socket.gethostname()).certificate)
     address = _address(options.host or server.names[0], settings)
     _make_room(directory, options.name, replace=options.replace)
-    lifetime = dt.timedelta(minutes=options.minutes)
     invitations = Invitations(settings.storage.state_directory)
-    now = dt.datetime.now(dt.UTC)
     identifier, secret = invitations.create(options.name, options.days, lifetime, now)
     token = Token(
         host=address.host,
