@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from blockrep.certificates.authority import create_authority, issue
+from blockrep.certificates.invitations import Token
 from blockrep.certificates.naming import Role
 from blockrep.cli.main import main
+from blockrep.client import joining
+from blockrep.model.names import parse_target
 
 
 @pytest.fixture
@@ -71,3 +74,31 @@ def test_days_that_no_certificate_can_have_are_told_before_there_is_a_token(
     assert out == ""
     assert text in err
     assert not (config.parent / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "target"),
+    [
+        ("replica", 8733, "replica:VG/LV"),
+        ("replica", 9000, "tls://replica:9000/VG/LV"),
+        ("::1", 8733, "[::1]:VG/LV"),
+        ("::1", 9000, "tls://[::1]:9000/VG/LV"),
+    ],
+)
+def test_who_joined_is_told_a_target_that_reaches_the_same_server(
+    config: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    port: int,
+    target: str,
+) -> None:
+    async def join(_token: Token, _ask: object, directory: Path) -> Path:
+        return directory / "alpha.pem"
+
+    monkeypatch.setattr(joining, "join", join)
+    token = Token(host, port, "replica", b"", "alpha", "0" * 16, b"").encode()
+    assert main(["peer", "join", token, "--config", str(config)]) == 0
+    assert capsys.readouterr().out.endswith(f"next: blockrep push VG/LV {target}\n")
+    parsed = parse_target(target)
+    assert (parsed.host, parsed.port) == (host, port)

@@ -98,7 +98,15 @@ def _join(options: argparse.Namespace, settings: Settings, directory: Path) -> N
     asking = functools.partial(_ask, Address(token.host, token.port), token.server_name, seconds)
     path = run_operation(joining.join(token, asking, directory))
     print(f"wrote {path} and its key; this host is {path.stem} to {token.server_name}")
-    print(f"next: blockrep push VG/LV {token.host}:VG/LV")
+    print(f"next: blockrep push VG/LV {_target_at(Address(token.host, token.port), settings)}")
+
+
+def _target_at(server: Address, settings: Settings) -> str:
+    """Return a target of that server, in the shortest form that finds it."""
+    if server.port != settings.client.port:
+        return f"tls://{server}/VG/LV"
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    return f"{host}:VG/LV"
 
 
 def _renew(options: argparse.Namespace, settings: Settings, directory: Path) -> None:
