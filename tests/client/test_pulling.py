@@ -54,6 +54,25 @@ async def test_a_pull_and_what_is_told_of_it(hosts: Hosts) -> None:
     assert {"Connected", "Decided", "Planned", "Progress"} <= set(names)
 
 
+def decided(hosts: Hosts) -> list[tuple[str, str]]:
+    """Return what was told of each transfer: its mode, and why."""
+    return [(one.mode, one.reason) for one in hosts.events if isinstance(one, events.Decided)]
+
+
+async def test_a_pull_tells_why_it_receives_what_it_does(hosts: Hosts) -> None:
+    hosts.replica.write_bytes(bytes(MIB))
+    await pulled(hosts, PullOptions(LIMITS, wish=Wish(adopt=True)))
+    await pulled(hosts)
+    hosts.replica.unlink()
+    (hosts.replica.parent / ".blockrep").rename(hosts.folder / "away")
+    await pulled(hosts)
+    assert decided(hosts) == [
+        ("adopt", "asked for by --adopt: compared, sending what differs"),
+        ("incremental", "changes since snapshot #1"),
+        ("full", "the replica does not exist yet"),
+    ]
+
+
 async def test_nobody_else_works_on_the_replica_meanwhile(hosts: Hosts) -> None:
     # By a server, to which it has another name.
     (hosts.folder / "link").symlink_to("target")
@@ -145,9 +164,12 @@ async def test_a_full_pull_goes_on_where_it_was_cut(hosts: Hosts) -> None:
     policy = RetryPolicy(60, 0.01, random.Random(1))
     await retrying(attempt, policy, cut)
     assert not cuts
-    modes = [one.mode for one in hosts.events if isinstance(one, events.Decided)]
     # Cut in the first, whose answer is lost in the second.
-    assert modes == ["full", "full", "incremental"]
+    assert decided(hosts) == [
+        ("full", "asked for by --full"),
+        ("full", "resuming snapshot #2"),
+        ("incremental", "changes since snapshot #2"),
+    ]
     planned = [one.data_bytes for one in hosts.events if isinstance(one, events.Planned)]
     assert planned == [2 * MIB, 2 * MIB, 0]
     resumed, _ = [one for one in hosts.events if isinstance(one, events.Committed)]

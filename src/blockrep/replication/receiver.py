@@ -203,8 +203,7 @@ class Receiver:
                     raise InternalError(msg)
 
     def _report(self, message: Begin, replica: Replica) -> None:
-        reason = "the other host sends"
-        self._sink(events.Decided(message.mode, message.base_id, reason))
+        self._sink(events.Decided(message.mode, message.base_id, _reason(message, replica)))
         self._sink(
             events.Planned(
                 message.extent_count,
@@ -338,6 +337,19 @@ def _decompress(payload: memoryview, unpacked_bytes: int) -> bytes:
     from blockrep.replication.compression import zstd_decompress  # noqa: PLC0415
 
     return zstd_decompress(payload, unpacked_bytes)
+
+
+def _reason(message: Begin, replica: Replica) -> str:
+    """Return why the sender chose that mode, as far as the replica tells."""
+    staging = replica.staging
+    if message.mode == "adopt":
+        return "asked for by --adopt: compared, sending what differs"
+    if staging is not None and staging.snapshot_id == message.snapshot_id:
+        return f"resuming snapshot #{message.sequence}"
+    for base in replica.snapshots:
+        if base.id == message.base_id:
+            return f"changes since snapshot #{base.sequence}"
+    return "asked for by --full" if replica.exists else "the replica does not exist yet"
 
 
 def _adoption_request(stage: StageRequest) -> BeginRequest:
