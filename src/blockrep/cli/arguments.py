@@ -76,12 +76,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_output(parser: argparse.ArgumentParser) -> None:
+def _add_output(parser: argparse.ArgumentParser, quiet: str = "print nothing but errors") -> None:
     output = parser.add_mutually_exclusive_group()
     output.add_argument(
         "--json", action="store_true", help="one JSON object a line, see docs/json.md"
     )
-    output.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    output.add_argument("--quiet", action="store_true", help=quiet)
 
 
 def _add_ssh(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +112,9 @@ def _add_push(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument("target", metavar="TARGET")
     parser.add_argument(
-        "--dry-run", action="store_true", help="tell what would be done, do nothing"
+        "--dry-run",
+        action="store_true",
+        help="tell what would be done, do nothing; with --quiet the exit code says if it could be",
     )
     parser.add_argument(
         "--compress",
@@ -218,7 +220,7 @@ def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
         "still what it was; nothing that may be a last copy",
     )
     _add_ssh(parser)
-    _add_output(parser)
+    _add_output(parser, quiet="print nothing but warnings and errors")
 
 
 def _add_certs(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -73,7 +73,7 @@ def test_what_was_fixed_is_no_problem_any_more(
 def test_what_could_not_be_fixed_stays_one(run: Doctor, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([HELD], "--fix") == 0
     last = capsys.readouterr().out.splitlines()[-2:]
-    assert last == ["         not fixed: in use by a push", "1 problems"]
+    assert last == ["         not fixed: in use by a push", "1 problem"]
 
 
 def test_quiet_shows_problems_only(run: Doctor, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,14 +14,15 @@ from blockrep.protocol.messages import Pruned
 TARGET = "tls://replica:8733/vg/lv"
 
 
-def shown(capsys: pytest.CaptureFixture[str], **options: bool) -> str:
+def shown(capsys: pytest.CaptureFixture[str], kept: int = 3, **options: bool) -> str:
     flags = {"json": False, "quiet": False, **options}
-    show(Pruned(2, 3), TARGET, argparse.Namespace(**flags))
+    show(Pruned(2, kept), TARGET, argparse.Namespace(**flags))
     return capsys.readouterr().out
 
 
 def test_people_and_programs_are_told_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys) == f"{TARGET}: dropped 2, kept 3 snapshots\n"
+    assert shown(capsys, kept=1) == f"{TARGET}: dropped 2, kept 1 snapshot\n"
     assert json.loads(shown(capsys, json=True)) == {
         "event": "pruned",
         "target": TARGET,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
@@ -26,10 +27,14 @@ PLAN = DryRun(
 )
 
 
+def options(*, json: bool = False, quiet: bool = False) -> argparse.Namespace:
+    return argparse.Namespace(json=json, quiet=quiet)
+
+
 def test_people_read_what_is_sent_allocated_created_and_dropped(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    show_dry_run(PLAN, as_json=False)
+    show_dry_run(PLAN, options())
     assert capsys.readouterr().out.splitlines() == [
         "mode       incremental: changes since snapshot #4",
         "send       1.0 MiB at most",
@@ -42,7 +47,14 @@ def test_people_read_what_is_sent_allocated_created_and_dropped(
 
 
 def test_programs_read_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    show_dry_run(PLAN, as_json=True)
+    show_dry_run(PLAN, options(json=True))
     told = json.loads(capsys.readouterr().out)
     assert (told["event"], told["mode"], told["new_chunks"]) == ("dry_run", "incremental", 16)
     assert told["dropped"][0]["name"] == "br_s_old"
+
+
+def test_whoever_wants_quiet_is_told_by_the_exit_code_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_dry_run(PLAN, options(quiet=True))
+    assert capsys.readouterr().out == ""

@@ -27,7 +27,7 @@ async def test_a_replica_with_its_snapshots_is_well(hosts: Hosts) -> None:
     await hosts.push()
     finding = check(hosts)
     assert (finding.level, finding.where) == (Level.OK, str(hosts.replica))
-    assert finding.what == "has 1 good snapshots"
+    assert finding.what == "has 1 good snapshot"
 
 
 async def test_a_replica_that_is_gone_leaves_what_may_be_the_last_copies(hosts: Hosts) -> None:
@@ -35,7 +35,7 @@ async def test_a_replica_that_is_gone_leaves_what_may_be_the_last_copies(hosts: 
     hosts.replica.unlink()
     finding = check(hosts)
     assert finding.level is Level.WARNING
-    assert "perhaps the last copies" in finding.what
+    assert finding.what == "is gone, but for 1 good snapshot of it: perhaps the last copies"
     assert finding.remedy.endswith(f"rm -r {hosts.folder}/target/.blockrep/{hosts.replica.name}")
     assert finding.fix is None
 

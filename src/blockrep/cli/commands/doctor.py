@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
             exit_code = exit_code or finding.exit_code
         _show(finding, fixed, options)
     if not options.json and not options.quiet:
-        print(f"{problems} problems" if problems else "no problems")
+        print(f"{problems or 'no'} {'problem' if problems == 1 else 'problems'}")
     return exit_code
 
 

@@ -34,4 +34,5 @@ def show(pruned: Pruned, target: str, options: argparse.Namespace) -> None:
         counts = {"pruned_count": pruned.pruned_count, "kept_count": pruned.kept_count}
         print(json.dumps({"event": "pruned", "target": target, **counts}))
     elif not options.quiet:
-        print(f"{target}: dropped {pruned.pruned_count}, kept {pruned.kept_count} snapshots")
+        noun = "snapshot" if pruned.kept_count == 1 else "snapshots"
+        print(f"{target}: dropped {pruned.pruned_count}, kept {pruned.kept_count} {noun}")

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
                 plan = run_operation(
                     operations.dry_run(context, source, target, push_options, sink)
                 )
-                show_dry_run(plan, as_json=options.json)
+                show_dry_run(plan, options)
                 return 0
             _, verification = run_operation(
                 retrying(
@@ -68,11 +68,16 @@ def run(options: argparse.Namespace) -> int:
     return 0 if verification is None else verdict(verification, options)
 
 
-def show_dry_run(plan: DryRun, *, as_json: bool) -> None:
-    """Print what a push would do: a table for people, or one JSON object."""
-    if as_json:
+def show_dry_run(plan: DryRun, options: argparse.Namespace) -> None:
+    """Print what a push would do: a table for people, or one JSON object.
+
+    With --quiet nothing: that it could be done at all is what the exit code says.
+    """
+    if options.json:
         fields = dataclasses.asdict(plan) | {"mode": plan.mode.value}
         print(json.dumps({"event": "dry_run", **fields}))
+        return
+    if options.quiet:
         return
     print(f"mode       {plan.mode.value}: {plan.reason}")
     if plan.data_bytes is not None and plan.discard_bytes is not None:

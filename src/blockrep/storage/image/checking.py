@@ -33,15 +33,16 @@ def _check(image: ImageFile) -> Iterator[Finding]:
     present = image.stat() is not None
     catalogue = Catalogue(image)
     goods = catalogue.goods()
+    count = f"{len(goods)} good snapshot{'' if len(goods) == 1 else 's'}"
     if catalogue.staging() is not None:
         what = "has an unfinished transfer: the next push resumes"
         yield Finding(Level.OK, str(image.path), what)
     elif present:
-        yield Finding(Level.OK, str(image.path), f"has {len(goods)} good snapshots")
+        yield Finding(Level.OK, str(image.path), f"has {count}")
     elif goods:
         yield Finding(
             Level.WARNING,
             str(image.path),
-            f"is gone; {len(goods)} good snapshots of it are left: perhaps the last copies",
+            f"is gone, but for {count} of it: perhaps the last copies",
             f"if they are not needed any more: rm -r {image.directory.parent}",
         )
