@@ -8,6 +8,7 @@ import pytest
 
 from blockrep.cli.arguments import parse_arguments
 from blockrep.errors import UsageError
+from blockrep.model.names import TARGET_FORMS
 
 
 def test_push_knows_its_options() -> None:
@@ -59,6 +60,23 @@ def test_what_is_missing_or_unknown_is_told_with_where_to_look(words: list[str])
     with pytest.raises(UsageError) as caught:
         parse_arguments(words)
     assert "--help" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("--help", TARGET_FORMS),
+        ("demo --help", "16M to 4G"),
+        ("push --help", "without effect on image files"),
+    ],
+)
+def test_help_says_what_is_needed_and_accepted(
+    words: str, text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        parse_arguments(words.split())
+    assert text in capsys.readouterr().out
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

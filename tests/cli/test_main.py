@@ -49,6 +49,14 @@ def test_what_cannot_be_understood_is_a_usage_error(
     assert line.startswith("blockrep: error: ")
 
 
+@pytest.mark.parametrize("target", ["replica", "vg/lv", "tls://replica", "ftp://replica/vg/lv"])
+def test_what_a_target_looks_like_is_told_once(
+    target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["push", "volg/lv", target]) == 2
+    assert capsys.readouterr().err.count("HOST:VG/LV") == 1
+
+
 def test_a_missing_configuration_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", "volg/lv", "replica:vg/lv", "--config", "/nowhere.toml"]) == 3
     assert "/nowhere.toml" in capsys.readouterr().err

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockrep.model.names import DEFAULT_PORT, VolumeName, parse_target, parse_volume
+from blockrep.model.names import (
+    DEFAULT_PORT,
+    TARGET_FORMS,
+    VolumeName,
+    parse_target,
+    parse_volume,
+)
 from blockrep.protocol.fields import text
 
 
@@ -167,6 +175,17 @@ def test_ssh_targets(typed: str, user: str, host: str, port: int, volume: str) -
     assert str(target) == typed
 
 
+def test_the_forms_that_people_are_shown_are_targets() -> None:
+    forms = re.findall(r"\S*HOST\S*", re.sub(r"[\[\],]", "", TARGET_FORMS))
+    assert len(forms) == 4
+    for form in forms:
+        shown = form.replace("PORT", "99").replace("USER", "root")
+        assert parse_target(shown).host == "HOST"
+        if "://" in shown:
+            path = shown.replace("/VG/LV", "//path")
+            assert parse_target(path).volume == VolumeName(path="/path")
+
+
 def test_the_default_port_can_be_another() -> None:
     assert (
         parse_target("replica:vg/lv", 99).port == parse_target("tls://replica/vg/lv", 99).port == 99
@@ -177,11 +196,11 @@ def test_the_default_port_can_be_another() -> None:
     ("typed", "why"),
     [
         ("", "names no host"),
-        ("vg/lv", "is not HOST:VG/LV"),
-        ("replica", "is not HOST:VG/LV"),
+        ("vg/lv", "is not a target"),
+        ("replica", "is not a target"),
         (":vg/lv", "names no host"),
         ("-oProxyCommand=x:vg/lv", "names no host"),
-        ("re plica:vg/lv", "is not HOST:VG/LV"),
+        ("re plica:vg/lv", "is not a target"),
         ("replica:", "neither VG/LV nor a path"),
         ("replica:-rf", "neither VG/LV nor a path"),
         ("replica:@tag", "neither VG/LV nor a path"),

@@ -9,13 +9,13 @@ from typing import NoReturn
 
 from blockrep import __version__
 from blockrep.errors import UsageError
+from blockrep.model.names import TARGET_FORMS
 
 __all__ = ["parse_arguments"]
 
 _DESCRIPTION = (
     "Replicates LVM thin volumes and image files to another host, incrementally. "
-    "SOURCE is VG/LV or a path that starts with / or a dot; TARGET is HOST:VG/LV, HOST:/path or "
-    "tls://HOST:PORT/VG/LV, or ssh://[USER@]HOST[:PORT]/VG/LV."
+    f"SOURCE is VG/LV or a path that starts with / or a dot; TARGET is {TARGET_FORMS}."
 )
 
 
@@ -125,7 +125,8 @@ def _add_push(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--page-delta",
         action=argparse.BooleanOptionalAction,
         help="send of a changed chunk only the 4 KiB pages that differ from the base, always or "
-        "never; default: where it is seen to pay",
+        "never; default: where it is seen to pay; without effect on image files: what is known of "
+        "their changes is sent as it is",
     )
     parser.add_argument("--bwlimit", metavar="RATE", help="bytes a second at most, such as 50M")
     parser.add_argument("--verify", action="store_true", help="compare both ends afterwards")
@@ -309,4 +310,6 @@ def _add_peer(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = _command(commands, "demo", "show what blockrep does, in a temporary directory")
     parser.add_argument("--keep", action="store_true", help="do not remove the directory")
-    parser.add_argument("--size", default="64M", metavar="SIZE", help="of the volume, default 64M")
+    parser.add_argument(
+        "--size", default="64M", metavar="SIZE", help="of the volume, 16M to 4G, default 64M"
+    )

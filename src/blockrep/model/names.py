@@ -14,6 +14,7 @@ from typing import Final
 
 __all__ = [
     "DEFAULT_PORT",
+    "TARGET_FORMS",
     "UNSAFE_CATEGORIES",
     "Target",
     "VolumeName",
@@ -23,6 +24,12 @@ __all__ = [
 ]
 
 DEFAULT_PORT: Final = 8733
+
+TARGET_FORMS: Final = (
+    "HOST:VG/LV, HOST:/path, tls://HOST[:PORT]/VG/LV or ssh://[USER@]HOST[:PORT]/VG/LV, "
+    "the latter two also with //path in the place of /VG/LV"
+)
+"""For people: the forms that :func:`parse_target` takes."""
 
 UNSAFE_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories that no name and no text from a peer may hold: both end on terminals and in
@@ -121,19 +128,17 @@ def parse_volume(text: str) -> VolumeName:
 
 
 def parse_target(text: str, default_port: int = DEFAULT_PORT) -> Target:
-    """Parse ``HOST:VG/LV``, ``HOST:/path``, ``tls://HOST[:PORT]/VG/LV``, ``tls://HOST[:PORT]//path``.
-
-    And ``ssh://[USER@]HOST[:PORT]/VG/LV``, ``ssh://[USER@]HOST[:PORT]//path``.
+    """Parse a target in one of :data:`TARGET_FORMS`.
 
     Raises:
-        ValueError: the text is none of these; the message says why.
+        ValueError: the text is in none of these; the message says why.
     """
     shown = ascii(text[:80])
     scheme, separator, rest = text.partition("://")
     if not separator:
         host, rest = _take_host(text)
         if not rest.startswith(":"):
-            raise ValueError(f"{shown} is not HOST:VG/LV, HOST:/path or tls://HOST:PORT/VG/LV")
+            raise ValueError(f"{shown} is not a target")
         return Target("tls", host, default_port, parse_volume(rest[1:]))
     if scheme not in _SCHEMES:
         raise ValueError(
