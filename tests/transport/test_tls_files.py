@@ -15,12 +15,18 @@ def test_complete_files_pass(hosts: Hosts) -> None:
     hosts.server().check()
 
 
-@pytest.mark.parametrize("name", ["ca", "certificate", "key", "crl"])
-def test_a_missing_file_is_named(hosts: Hosts, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("ca", "init"), ("certificate", "issue"), ("key", "issue"), ("crl", "revoke")],
+)
+def test_a_missing_file_is_named_and_where_it_comes_from(
+    hosts: Hosts, tmp_path: Path, name: str, command: str
+) -> None:
     files = hosts.server()
     paths = {"ca": files.ca, "certificate": files.certificate, "key": files.key, "crl": files.ca}
     broken = TlsFiles(**{**paths, name: tmp_path / "missing"})
-    with pytest.raises(ConfigurationError, match=r"missing: the .* is not here; .*\[tls\]"):
+    told = rf"missing: the .* is not here; copy it .* blockrep certs {command}, .*\[tls\]"
+    with pytest.raises(ConfigurationError, match=told):
         broken.check()
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,16 @@ def create_authority(directory: Path, *, now: dt.datetime | None = None) -> Issu
         StorageError: the files cannot be written.
     """
     prepare_directory(directory)
+    files = (directory / AUTHORITY_CERTIFICATE, directory / AUTHORITY_KEY)
+    for file in files:
+        if os.path.lexists(file):
+            raise ConfigurationError(
+                "there is an authority already, which is never overwritten",
+                where=str(file),
+                safe="nothing was changed",
+                next_step="use it, where its key is: blockrep certs issue NAME; for another one"
+                " name a folder with --directory, or move this whole folder away",
+            )
     now = now or _now()
     key = ec.generate_private_key(ec.SECP256R1())
     # Part of the key's digest in the name tells two authorities apart: "unable to get issuer" then
@@ -106,7 +117,7 @@ def create_authority(directory: Path, *, now: dt.datetime | None = None) -> Issu
         )
         .sign(key, hashes.SHA256())
     )
-    return _write(directory / AUTHORITY_CERTIFICATE, directory / AUTHORITY_KEY, certificate, key)
+    return _write(*files, certificate, key)
 
 
 def issue(

@@ -34,12 +34,12 @@ class TlsFiles:
         Raises:
             ConfigurationError: names the file and what to do.
         """
-        for path, what in self._described():
+        for path, what, remedy in self._described():
             if not path.is_file():
                 raise ConfigurationError(
                     f"the {what} is not here",
                     where=str(path),
-                    next_step="make it with: blockrep certs issue, or set its path in [tls]",
+                    next_step=f"{remedy}, or set its path in [tls]",
                 )
             if not os.access(path, os.R_OK):
                 raise ConfigurationError(
@@ -54,13 +54,20 @@ class TlsFiles:
                 next_step=f"run: chmod 600 {self.key}; if others may have read it, issue a new one",
             )
 
-    def _described(self) -> list[tuple[Path, str]]:
+    def _described(self) -> list[tuple[Path, str, str]]:
+        """Return each file, what it is, and where it comes from."""
+        copy = "copy it from the host of the authority"
+        issued = f"{copy}, where this makes it: blockrep certs issue"
+        made = f"{copy}; if there is no authority yet: blockrep certs init"
         described = [
-            (self.ca, "certificate of the authority"),
-            (self.certificate, "certificate of this host"),
-            (self.key, "private key of this host"),
+            (self.ca, "certificate of the authority", made),
+            (self.certificate, "certificate of this host", issued),
+            (self.key, "private key of this host", issued),
         ]
-        return described if self.crl is None else [*described, (self.crl, "revocation list")]
+        if self.crl is not None:
+            listed = f"{copy}, where this writes it: blockrep certs revoke"
+            described.append((self.crl, "revocation list", listed))
+        return described
 
 
 def _user() -> str:

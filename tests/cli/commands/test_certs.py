@@ -34,10 +34,15 @@ def test_a_certificate_without_a_role_is_a_usage_error(tmp_path: Path) -> None:
     assert certs(tmp_path / "c", "issue", "replica") == 2
 
 
-def test_an_authority_is_never_overwritten(tmp_path: Path) -> None:
+def test_an_authority_is_never_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert certs(tmp_path / "c", "init") == 0
     key = (tmp_path / "c" / "ca.key").read_bytes()
     assert certs(tmp_path / "c", "init") == 3
+    told = capsys.readouterr().err
+    assert "blockrep certs issue NAME" in told
+    assert "another name" not in told, "init takes none"
     assert (tmp_path / "c" / "ca.key").read_bytes() == key
 
 
