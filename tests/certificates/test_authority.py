@@ -139,7 +139,7 @@ def test_wrong_requests(directory: Path) -> None:
 
 
 def test_without_an_authority_here(tmp_path: Path, directory: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no certificate here"):
+    with pytest.raises(ConfigurationError, match="there is no authority here"):
         issue(tmp_path / "none", "a", [Role.CLIENT])
     (directory / "ca.key").unlink()
     with pytest.raises(ConfigurationError, match=r"ca\.key: the key of the authority is not here"):

@@ -259,6 +259,12 @@ def end_of_validity(
 def load_authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """Return certificate and key of the authority. Raises ConfigurationError."""
     path = directory / AUTHORITY_KEY
+    if not (directory / AUTHORITY_CERTIFICATE).exists():
+        raise ConfigurationError(
+            "there is no authority here",
+            where=str(directory),
+            next_step="run this on the host that has it, or make one: blockrep certs init",
+        )
     certificate = load_certificate(directory / AUTHORITY_CERTIFICATE)
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)

@@ -51,6 +51,15 @@ def test_an_empty_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "certs init" in capsys.readouterr().err
 
 
+def test_to_issue_without_an_authority_names_what_makes_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert certs(tmp_path, "issue", "origin", "--client") == 3
+    told = capsys.readouterr().err
+    assert "there is no authority here" in told
+    assert "blockrep certs init" in told
+
+
 def test_days_are_bounded(tmp_path: Path) -> None:
     assert certs(tmp_path / "c", "init") == 0
     assert certs(tmp_path / "c", "issue", "a", "--client", "--days", "0") == 2

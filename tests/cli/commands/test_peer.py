@@ -27,7 +27,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (["invite", "alpha"], 3, "blockrep certs issue"),
+        (["invite", "alpha"], 3, "there is no authority here"),
         (["invite", "ALPHA"], 3, "cannot be the name"),
         (["invite", "alpha", "--minutes", "0"], 2, "minutes"),
         (["join", "brp1-x"], 2, "is not a whole token"),
