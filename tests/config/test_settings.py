@@ -136,6 +136,7 @@ def test_an_empty_section_of_clients_is_not_none() -> None:
         ('[server]\nlisten = "a:b"', "server.listen", "HOST:PORT"),
         ("[server]\nlisten = [1]", "server.listen", "a string"),
         ("[server]\nlisten = 1", "server.listen", "HOST:PORT, unix:/PATH, or a list"),
+        ("[server]\nlisten = []", "server.listen", "one address at least"),
         ("[server]\nmax_sessions = 0", "server.max_sessions", "from 1 to 1000"),
         ('[server]\nwindow_bytes = "1MiB"', "server.window_bytes", "4 times max_payload_bytes"),
         ('[server]\nmax_payload_bytes = "5MiB"', "server.max_payload_bytes", "65536 to 4194304"),

@@ -271,6 +271,8 @@ def _server(table: Table) -> tuple[Path | None, ServerSettings]:
         ),
         audit_file=table.path("audit_file", None),
     )
+    if not settings.listen:
+        table.reject("listen", f"one address at least; without the key it is *:{DEFAULT_PORT}")
     if settings.window_bytes < 4 * settings.max_payload_bytes:
         table.reject(
             "window_bytes", "at least 4 times max_payload_bytes", "the window is too small"
