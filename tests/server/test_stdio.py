@@ -6,8 +6,10 @@ A whole session through sshd is in tests/integration/test_ssh.py.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,26 @@ def serve(config: Path, *words: str, data: bytes = b"") -> subprocess.CompletedP
 def test_an_end_before_hello_ends_the_server(config: Path) -> None:
     done = serve(config)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_ends_the_session_and_the_client_is_told(
+    rules: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    argv = [sys.executable, "-c", _SCRIPT, "--stdio", "--config", str(rules), "--as", "alpha"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe) as server:
+        audit = tmp_path / "audit"
+        deadline = time.monotonic() + 30
+        while not (audit.exists() and "authenticated" in audit.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        server.send_signal(number)
+        assert server.wait(30) == 0
+        assert server.stdout is not None
+        told = server.stdout.read()
+    assert told.startswith(b"BRP1")
+    assert b"interrupted" in told
 
 
 def test_what_is_no_protocol_gets_an_abort_and_no_text(rules: Path) -> None:
