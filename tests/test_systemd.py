@@ -47,6 +47,17 @@ def test_what_is_documented_can_be_written() -> None:
         assert Path(path).is_relative_to(f"{folder}/{settings.get(setting)}"), key
 
 
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda path: path.name)
+def test_what_image_files_need_is_said_in_the_unit(unit: Path) -> None:
+    """All but a few folders is read-only, and root may not open what is others'."""
+    comment = " ".join(re.findall(r"^#(.*)", unit.read_text(), re.MULTILINE))
+    settings = re.sub(r"^#.*", "", unit.read_text(), flags=re.MULTILINE)
+    assert "ProtectSystem=strict" in settings
+    assert "CAP_DAC" not in settings
+    for word in ("ReadWritePaths=", "CapabilityBoundingSet=", "CAP_DAC_READ_SEARCH"):
+        assert word in comment
+
+
 def test_every_unit_is_there() -> None:
     assert {path.name for path in UNITS.iterdir()} == {
         "blockrep-server.service",
