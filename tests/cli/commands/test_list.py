@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 
 from blockrep.cli.commands.list import table
 from blockrep.cli.main import main
+from blockrep.client import operations
 from blockrep.model.snapshots import Snapshot
+from blockrep.storage.lvm import listing
+from support.hosts import MIB, Hosts
 
 
 def snapshot(sequence: int, *, committed: bool = True) -> Snapshot:
@@ -48,6 +52,38 @@ def test_a_local_volume_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.splitlines() == [str(image), "  no snapshots"]
     assert main(["list", str(image), "--json"]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_a_replica_is_listed_on_its_own_host(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts = Hosts(tmp_path)
+    hosts.fill(MIB)
+    asyncio.run(hosts.push())
+    assert main(["list", str(hosts.replica)]) == 0
+    title, _, good = capsys.readouterr().out.splitlines()
+    assert title == f"{hosts.replica} (replica)"
+    assert good.split()[0] == "1"
+    assert " good " in good
+    assert main(["list", str(hosts.source), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["volume"] == str(hosts.source)
+
+
+def test_a_volume_that_is_both_is_listed_as_both(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def list_source(_context: object, _volume: object) -> list[Snapshot]:
+        return [snapshot(2)]
+
+    held = [("vg/a (source)", [snapshot(2)]), ("vg/a (replica)", [snapshot(1)])]
+    monkeypatch.setattr(operations, "list_source", list_source)
+    monkeypatch.setattr(listing, "list_host", lambda _settings: iter(held))
+    assert main(["list", "vg/a", "--json"]) == 0
+    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["volume"], one["sequence"]) for one in listed] == [
+        ("vg/a", 2),
+        ("vg/a (replica)", 1),
+    ]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="asks LVM, which needs root")

@@ -13,7 +13,7 @@ from blockrep.cli.rendering import format_age, format_bytes, sink_for
 from blockrep.cli.running import run_operation, settings_of, target_of
 from blockrep.client import operations
 from blockrep.config.settings import Settings
-from blockrep.model.names import parse_volume
+from blockrep.model.names import VolumeName, parse_volume
 from blockrep.model.snapshots import Snapshot
 
 __all__ = ["run", "table"]
@@ -54,10 +54,27 @@ def _listings(
         yield str(target), list(replica.snapshots)
     else:
         with client_graph(settings) as context:
-            yield (
-                str(volume),
-                run_operation(operations.list_source(context, volume)),
-            )
+            snapshots = run_operation(operations.list_source(context, volume))
+        goods = _goods_of(volume, settings)
+        if snapshots or not goods:
+            yield str(volume), snapshots
+        if goods:
+            yield f"{volume} (replica)", goods
+
+
+def _goods_of(volume: VolumeName, settings: Settings) -> list[Snapshot]:
+    """Return the good snapshots of a volume that is a replica here, as they are recorded.
+
+    To inspect it as a target would finish what a crash left, or disturb a push under way.
+    """
+    if volume.is_lvm:
+        from blockrep.storage.lvm.listing import list_host  # noqa: PLC0415 - only LVM hosts
+
+        return dict(list_host(settings.storage)).get(f"{volume} (replica)", [])
+    from blockrep.storage.image.catalogue import Catalogue  # noqa: PLC0415 - where needed
+    from blockrep.storage.image.sidecar import ImageFile  # noqa: PLC0415
+
+    return [one.snapshot for one in Catalogue(ImageFile(volume, "target")).goods()]
 
 
 def table(snapshots: list[Snapshot], now_seconds: float) -> list[str]:
