@@ -8,7 +8,6 @@ from collections.abc import Collection
 
 from blockrep.errors import (
     ConfigurationError,
-    DivergedError,
     InternalError,
     NoSpaceError,
     StorageError,
@@ -39,6 +38,7 @@ from blockrep.storage.lvm.planning import (
 from blockrep.storage.lvm.preparing import Preparation, check_request, prepare_staging
 from blockrep.storage.lvm.reading import LvmReader, deactivate_leftovers
 from blockrep.storage.lvm.recovery import Action, Step, TargetView, next_step, view_target
+from blockrep.storage.lvm.replica import allowed_step, differs, drifted
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.runner import ProcessRunner, Runner
 from blockrep.storage.lvm.source import warn_of_queueing
@@ -53,7 +53,6 @@ from blockrep.storage.lvm.tags import (
     lv_name,
     replica_tag,
 )
-from blockrep.storage.lvm.thin_xml import RunKind
 from blockrep.storage.lvm.unmade import find_unmade
 from blockrep.storage.lvm.versions import check_thin_tools
 
@@ -150,7 +149,7 @@ class LvmTarget:
         existing = view.staging
         # What inspect proved, commit proves again: not a third time between them.
         if request.base_id and self._proven != request.base_id and self._has_drifted(view, pool):
-            raise self._drifted()
+            raise drifted(str(self._name))
         if existing is not None and existing.fits(request):
             return self._resume(view, existing, pool, request)
         preparation = None
@@ -173,14 +172,16 @@ class LvmTarget:
             raise InternalError("a staging volume of another kind")
         state = self._group.read()
         view = view_target(state, self._name.lv)
+        proven_id = ""
         if view.good_with(staging.mark.snapshot_id) is None:
             staging.sync()
             staging.check_whole()
             if staging.mark.base_id and self._has_drifted(view, self._pool(state, view)):
-                raise self._drifted()
+                raise drifted(str(self._name))
             self._create_good(view, staging.mark, digest)
+            proven_id = self._proven
         staging.close()
-        _, view = self._recover()
+        _, view = self._recover(proven_id)
         good = view.good_with(staging.mark.snapshot_id)
         if good is None or good.snapshot.digest != digest.hex():
             raise StorageError(
@@ -189,7 +190,7 @@ class LvmTarget:
                 safe="the replica and its older good snapshots are untouched",
                 next_step="push again",
             )
-        if view.merge_pending:
+        if view.merge_pending or view.unpublished:
             _LOG.warning("%s: is open; it shows its new content once it is closed", self._name)
         self._cursors(staging.mark).remove()
         self._handed = view
@@ -216,14 +217,19 @@ class LvmTarget:
 
     # -- recovery
 
-    def _recover(self) -> tuple[GroupState, TargetView]:
-        """Take steps until there is none to take."""
+    def _recover(self, proven_id: str = "") -> tuple[GroupState, TargetView]:
+        """Take steps until there is none to take.
+
+        ``proven_id``: the good snapshot that the replica was just proven to equal.
+        """
         repeats: list[Step] = []
         for _ in range(_MAX_STEPS):
             state = self._group.read()
             view = view_target(state, self._name.lv)
             unmade = find_unmade(self._group, state, self._pool_uuids(state, view))
             step = Step(Action.REMOVE_UNMADE, unmade[0]) if unmade else next_step(view)
+            if step is not None:
+                step = allowed_step(self._group, state, view, step, proven_id)
             if step is not None and step.action is Action.FINISH_MERGE:
                 repeats.append(step)
             if step is None or len(repeats) > _MAX_REPEATS:
@@ -310,7 +316,8 @@ class LvmTarget:
                 time.sleep(_OPEN_POLL_SECONDS)
             state, view = self._recover()
         else:
-            waits = "; its newest snapshot waits to be shown" if view.merge_pending else ""
+            waiting = view.merge_pending or view.unpublished is not None
+            waits = "; its newest snapshot waits to be shown" if waiting else ""
             raise VolumeError(
                 f"the replica is in use (mounted, or open in another program){waits}",
                 where=str(self._name),
@@ -361,27 +368,14 @@ class LvmTarget:
         warn_of_queueing(pool, status)
 
     def _has_drifted(self, view: TargetView, pool: LogicalVolume) -> bool:
-        """Tell whether the replica maps anything else than its newest good snapshot.
-
-        Or is smaller: of one that somebody shrank the mappings are what they were.
-        """
+        """Tell whether the replica is something else than its newest good snapshot."""
         self._proven = ""
         if view.replica is None or not view.owned or view.newest is None or view.merge_pending:
             return False
-        if view.replica.size_bytes < view.newest.volume.size_bytes:
+        if differs(self._group, view.replica, view.newest, pool):
             return True
-        runs = PoolMetadata(self._group, pool).compare(view.newest.volume, view.replica)
-        drifted = any(run.kind is not RunKind.SAME for run in runs)
-        self._proven = "" if drifted else view.newest.snapshot.id
-        return drifted
-
-    def _drifted(self) -> DivergedError:
-        return DivergedError(
-            "the replica was written to since its last snapshot",
-            where=str(self._name),
-            safe="nothing was overwritten; the good snapshots are intact",
-            next_step="to overwrite what was written there: push again with --adopt",
-        )
+        self._proven = view.newest.snapshot.id
+        return False
 
     def _create_good(self, view: TargetView, mark: StagingMark, digest: bytes) -> None:
         """The commit point: one lvcreate; what it left is judged by the state read afterwards."""
