@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 
 import pytest
 
 from blockrep.errors import DivergedError, VolumeError
+from blockrep.model.extents import Extent, count_chunks, summarize
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Snapshot
+from blockrep.storage.interface import Staging
 from blockrep.storage.lvm.runner import CommandResult
 from blockrep.storage.lvm.target import LvmTarget
 from storage.lvm_simulation import SimulatedRunner
@@ -160,4 +163,47 @@ def test_a_replica_written_to_while_a_merge_waits_is_told_of(
     assert "lvchange --refresh vgb/copy" in str(caught.value)
     lvm.replica.finish_merges(copy)
     lvm.target().inspect()
+    assert lvm.read_replica() == transfer.content
+
+
+def adopting(lvm: SimulatedLvmVolumes) -> tuple[Transfer, Staging]:
+    transfer = Transfer(lvm, None, mode="adopt")
+    plain = dataclasses.replace(transfer.request, plan=None, new_chunks=0)
+    staging = transfer.target.begin(plain)
+    transfer.plan = transfer.aligned([Extent(0, transfer.new.size_bytes)])
+    chunks = count_chunks(transfer.plan, transfer.replica.space.chunk_bytes)
+    staging.set_plan(summarize(transfer.plan), chunks)
+    transfer.stream(staging)
+    return transfer, staging
+
+
+def test_a_volume_opened_during_its_adoption_stays_as_it_is(lvm: SimulatedLvmVolumes) -> None:
+    lvm.make_foreign(b"\x05" * len(lvm.read_live()))
+    transfer, staging = adopting(lvm)
+    copy = lvm.replica.volumes["copy"]
+    copy.opened = 1
+    write(lvm)
+    with pytest.raises(VolumeError, match="in use"):
+        transfer.target.commit(staging, transfer.digest)
+    assert is_kept(lvm)
+    assert not copy.read_only
+    assert not copy.tags
+    assert not [one for one in lvm.replica.volumes if one.startswith("br_g_")]
+    copy.opened = 0
+    transfer.target.commit(staging, transfer.digest)
+    assert lvm.read_replica() == transfer.content
+
+
+def test_a_replica_opened_during_a_transfer_is_refused_and_the_transfer_resumes(
+    lvm: SimulatedLvmVolumes, base: Snapshot
+) -> None:
+    transfer = Transfer(lvm, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    with lvm.in_use(), pytest.raises(VolumeError, match="in use"):
+        transfer.target.commit(staging, transfer.digest)
+    staging.close()
+    resumed = lvm.target().begin(transfer.request)
+    assert resumed.info.identity == staging.info.identity
+    transfer.target.commit(resumed, transfer.digest)
     assert lvm.read_replica() == transfer.content

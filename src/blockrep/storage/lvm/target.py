@@ -176,6 +176,8 @@ class LvmTarget:
         if view.good_with(staging.mark.snapshot_id) is None:
             staging.sync()
             staging.check_whole()
+            if view.replica is not None and view.replica.open_for_writing:
+                state, view = self._closed_replica(state, view)
             if staging.mark.base_id and self._has_drifted(view, self._pool(state, view)):
                 raise drifted(str(self._name))
             self._create_good(view, staging.mark, digest)
