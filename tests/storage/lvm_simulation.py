@@ -443,6 +443,8 @@ class SimulatedRunner:
         if not (delivered or was_told or "-ff" in words):
             return _IN_THE_POOL
         del group.volumes[lv.name]
+        # Unasked, as LVM does under -y: thick snapshots, and what has it as its external origin.
+        group.external_lvs = [one for one in group.external_lvs if one.get("origin") != lv.name]
         if delivered:
             group.transaction += 1
             return 0, "", ""

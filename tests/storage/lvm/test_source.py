@@ -163,6 +163,16 @@ def test_a_volume_that_is_replaced_during_the_comparison_is_noticed(
     assert lvm.origin.held is None
 
 
+def test_a_snapshot_that_another_volume_needs_is_not_removed(lvm: SimulatedLvmVolumes) -> None:
+    """I7: somebody made a thick snapshot of it to look into it; LVM would remove that, too."""
+    snapshot = take_snapshot(lvm.source())
+    lvm.add_dependent("origin", snapshot.name)
+    with pytest.raises(VolumeError, match="LVM would remove vga/theirs with it"):
+        lvm.source().remove_snapshot(snapshot)
+    assert lvm.source().snapshots() == [snapshot]
+    assert lvm.origin.external_lvs
+
+
 def test_a_push_takes_few_commands(lvm: SimulatedLvmVolumes) -> None:
     """Each of LVM's own takes a tenth of a second, and holds the group's lock meanwhile."""
     old = lvm.source().mark_committed(take_snapshot(lvm.source()))
@@ -179,7 +189,7 @@ def test_a_push_takes_few_commands(lvm: SimulatedLvmVolumes) -> None:
     costs = source.take_costs()
     counts = {name: count for name, count, _ in costs.commands}
     assert counts.pop("dmsetup") < 10
-    assert counts == {"lvs": 5, "lvcreate": 1, "thin_delta": 1, "lvchange": 3, "lvremove": 1}
+    assert counts == {"lvs": 6, "lvcreate": 1, "thin_delta": 1, "lvchange": 3, "lvremove": 1}
     assert lvm.source().snapshots() == [new]
 
 

@@ -40,6 +40,29 @@ def test_pruning_keeps_at_least_the_newest(lvm: SimulatedLvmVolumes) -> None:
     assert [one.id for one in left] == [made[-1].id]
 
 
+@pytest.mark.parametrize("after_commit", [False, True])
+def test_a_snapshot_that_another_volume_needs_is_not_pruned(
+    lvm: SimulatedLvmVolumes, caplog: pytest.LogCaptureFixture, *, after_commit: bool
+) -> None:
+    """I7: LVM would remove that volume with it, unasked."""
+    made = pushes(lvm, 3)
+    target = lvm.target()
+    oldest, *_ = target.inspect().snapshots
+    lvm.add_dependent("replica", oldest.name)
+    if after_commit:
+        lvm.write_live(0, b"next")
+        transfer = Transfer(lvm, made[-1])
+        transfer.run()
+        target = transfer.target
+    with caplog.at_level(logging.WARNING):
+        removed = target.prune(1, ())
+    assert [one.id for one in removed] == [one.id for one in made[1 : 3 if after_commit else 2]]
+    assert f"vgb/{oldest.name} is kept: LVM would remove vgb/theirs with it" in caplog.text
+    assert lvm.replica.external_lvs
+    lvm.replica.external_lvs.clear()
+    assert [one.id for one in lvm.target().prune(1, ())] == [made[0].id]
+
+
 def test_what_a_transfer_needs_is_not_pruned(lvm: SimulatedLvmVolumes) -> None:
     made = pushes(lvm, 3)
     lvm.write_live(0, b"next")

@@ -86,7 +86,7 @@ class LvmTarget:
         self._settings = settings
         self._group = VolumeGroup(name.vg, settings, self.runner)
         self._proven = ""
-        self._handed: TargetView | None = None
+        self._handed: tuple[GroupState, TargetView] | None = None
 
     # -- what is there
 
@@ -183,7 +183,7 @@ class LvmTarget:
             self._create_good(view, staging.mark, digest)
             proven_id = self._proven
         staging.close()
-        _, view = self._recover(proven_id)
+        state, view = self._recover(proven_id)
         good = view.good_with(staging.mark.snapshot_id)
         if good is None or good.snapshot.digest != digest.hex():
             raise StorageError(
@@ -195,7 +195,7 @@ class LvmTarget:
         if view.merge_pending or view.unpublished:
             _LOG.warning("%s: is open; it shows its new content once it is closed", self._name)
         self._cursors(staging.mark).remove()
-        self._handed = view
+        self._handed = state, view
         return good.snapshot
 
     def abandon(self) -> None:
@@ -208,13 +208,23 @@ class LvmTarget:
     def prune(self, keep: int, protected_ids: Collection[str]) -> list[Snapshot]:
         """Remove the oldest good snapshots beyond ``keep``; right after a commit as it saw them."""
         handed, self._handed = self._handed, None
-        view = handed or view_target(self._group.read(), self._name.lv)
+        if handed is None:
+            state = self._group.read()
+            handed = state, view_target(state, self._name.lv)
+        state, view = handed
         needed = {mark.base_id for mark in view.stagings} | set(protected_ids)
         removed = []
         for mark in view.goods[: -max(keep, 1)]:
-            if mark.snapshot.id not in needed:
-                self._group.remove(mark.volume)
-                removed.append(mark.snapshot)
+            if mark.snapshot.id in needed:
+                continue
+            if dependents := state.dependents(mark.volume):
+                names = ", ".join(one.full_name for one in dependents)
+                _LOG.warning(
+                    "%s is kept: LVM would remove %s with it", mark.volume.full_name, names
+                )
+                continue
+            state = self._group.remove(mark.volume, state)
+            removed.append(mark.snapshot)
         return removed
 
     # -- recovery
@@ -238,7 +248,7 @@ class LvmTarget:
                 if view.replica is not None and view.replica.active:
                     self._refresh_size(view.replica)
                 return state, view
-            self._take(step)
+            self._take(step, state)
         raise StorageError(
             "recovery does not come to an end",
             where=str(self._name),
@@ -246,15 +256,15 @@ class LvmTarget:
             next_step="see lvs -a -o +lv_tags, and what LVM says about these volumes",
         )
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: Step, state: GroupState) -> None:
         volume = step.volume
         vg, name = volume.vg, volume.name
         match step.action:
             case Action.REMOVE:
-                self._group.remove(volume)
+                self._group.remove(volume, state)
                 CursorFile(self._settings.state_directory, volume.uuid).remove()
             case Action.REMOVE_UNMADE:
-                self._group.remove(volume, unmade=True)
+                self._group.remove(volume, state, unmade=True)
             case Action.FINISH_MERGE:
                 # The first reload merges; of a volume whose size changes it loads the old size.
                 self._group.change(commands.refresh(vg, name))
