@@ -207,3 +207,46 @@ def test_a_replica_opened_during_a_transfer_is_refused_and_the_transfer_resumes(
     assert resumed.info.identity == staging.info.identity
     transfer.target.commit(resumed, transfer.digest)
     assert lvm.read_replica() == transfer.content
+
+
+def test_a_replica_that_others_depend_on_is_refused_before_data_flows(
+    lvm: SimulatedLvmVolumes, base: Snapshot
+) -> None:
+    """LVM merges nothing into the origin of a thick snapshot."""
+    lvm.add_dependent("replica", "copy")
+    before = set(lvm.replica.volumes)
+    transfer = Transfer(lvm, base)
+    with pytest.raises(VolumeError, match="vgb/theirs shows what the replica holds"):
+        transfer.target.begin(transfer.request)
+    assert set(lvm.replica.volumes) == before
+    lvm.replica.external_lvs.clear()
+    transfer.run()
+    assert lvm.read_replica() == transfer.content
+
+
+def test_one_that_comes_to_be_depended_on_is_refused_before_the_commit(
+    lvm: SimulatedLvmVolumes, base: Snapshot
+) -> None:
+    transfer = Transfer(lvm, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    lvm.add_dependent("replica", "copy")
+    with pytest.raises(VolumeError, match="vgb/theirs shows"):
+        transfer.target.commit(staging, transfer.digest)
+    staging.close()
+    lvm.replica.external_lvs.clear()
+    found = lvm.target().inspect()
+    assert [one.id for one in found.snapshots] == [base.id]
+    assert found.staging is not None
+
+
+def test_after_a_commit_a_volume_that_depends_on_the_replica_is_named(
+    lvm: SimulatedLvmVolumes, base: Snapshot
+) -> None:
+    transfer = commit_and_die(lvm, base)
+    lvm.add_dependent("replica", "copy")
+    with pytest.raises(VolumeError, match="vgb/theirs shows what the replica holds"):
+        lvm.target().inspect()
+    lvm.replica.external_lvs.clear()
+    assert lvm.target().inspect().snapshots[-1].id == transfer.new.id
+    assert lvm.read_replica() == transfer.content

@@ -16,7 +16,7 @@ from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.tags import GoodMark
 from blockrep.storage.lvm.thin_xml import RunKind
 
-__all__ = ["allowed_step", "differs", "drifted"]
+__all__ = ["allowed_step", "differs", "drifted", "refuse_dependents"]
 
 _LOG = logging.getLogger("blockrep.storage")
 
@@ -32,6 +32,23 @@ def differs(
         return True
     runs = PoolMetadata(group, pool).compare(good.volume, replica)
     return any(run.kind is not RunKind.SAME for run in runs)
+
+
+def refuse_dependents(state: GroupState, replica: LogicalVolume) -> None:
+    """Refuse a replica whose content LVM does not exchange: others show what it holds.
+
+    Raises VolumeError.
+    """
+    dependents = state.dependents(replica)
+    if dependents:
+        names = ", ".join(one.full_name for one in dependents)
+        raise VolumeError(
+            f"{names} shows what the replica holds (a thick snapshot, or a thin volume on top of"
+            " it): LVM does not let it change",
+            where=replica.full_name,
+            safe="the replica and its good snapshots are untouched",
+            next_step=f"remove {names} if it is not needed any more, then push again",
+        )
 
 
 def drifted(where: str) -> DivergedError:
@@ -52,12 +69,15 @@ def allowed_step(
     ``proven_id``: the good snapshot that the replica was just proven to equal.
 
     Raises:
-        VolumeError: LVM has noted a merge, and only LVM's next activation ends that.
+        VolumeError: LVM has noted a merge, and only LVM's next activation ends that; or see
+            :func:`refuse_dependents`.
     """
     replica = view.replica
     if replica is None or step.action not in {Action.CLAIM, Action.MERGE, Action.FINISH_MERGE}:
         return step
     noted = step.action is Action.FINISH_MERGE
+    if not noted:
+        refuse_dependents(state, replica)
     mark = next(one for one in view.stagings if one.volume.merging) if noted else view.unpublished
     assert mark is not None
     if noted and replica.read_only:  # as it was made before the merge was noted

@@ -38,7 +38,7 @@ from blockrep.storage.lvm.planning import (
 from blockrep.storage.lvm.preparing import Preparation, check_request, prepare_staging
 from blockrep.storage.lvm.reading import LvmReader, deactivate_leftovers
 from blockrep.storage.lvm.recovery import Action, Step, TargetView, next_step, view_target
-from blockrep.storage.lvm.replica import allowed_step, differs, drifted
+from blockrep.storage.lvm.replica import allowed_step, differs, drifted, refuse_dependents
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.runner import ProcessRunner, Runner
 from blockrep.storage.lvm.source import warn_of_queueing
@@ -144,6 +144,8 @@ class LvmTarget:
         state, view = self._recover()
         if view.replica is not None:
             state, view = self._closed_replica(state, view)
+            if view.replica is not None:
+                refuse_dependents(state, view.replica)
         check_request(self._name, view, request)
         pool = self._pool(state, view)
         existing = view.staging
@@ -176,8 +178,10 @@ class LvmTarget:
         if view.good_with(staging.mark.snapshot_id) is None:
             staging.sync()
             staging.check_whole()
-            if view.replica is not None and view.replica.open_for_writing:
-                state, view = self._closed_replica(state, view)
+            if view.replica is not None:
+                refuse_dependents(state, view.replica)
+                if view.replica.open_for_writing:
+                    state, view = self._closed_replica(state, view)
             if staging.mark.base_id and self._has_drifted(view, self._pool(state, view)):
                 raise drifted(str(self._name))
             self._create_good(view, staging.mark, digest)
