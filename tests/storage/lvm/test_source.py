@@ -163,6 +163,25 @@ def test_a_volume_that_is_replaced_during_the_comparison_is_noticed(
     assert lvm.origin.held is None
 
 
+def test_a_volume_that_takes_another_thin_id_during_the_comparison_is_noticed(
+    lvm: SimulatedLvmVolumes,
+) -> None:
+    """So it is when somebody merges a snapshot into it: the uuid stays, the content does not."""
+
+    class Meddled(SimulatedRunner):
+        def run(self, argv: Sequence[str]) -> CommandResult:
+            result = super().run(argv)
+            if argv[0] == "thin_delta":
+                lvm.origin.volumes["live"].thin_id += 1000
+            return result
+
+    base = take_snapshot(lvm.source())
+    name = VolumeName(vg="vga", lv="live")
+    source = LvmSource(name, lvm.settings, Meddled([lvm.origin, lvm.replica]))
+    with pytest.raises(VolumeError, match="vga/live: was removed while it was compared"):
+        list(source.delta(base, None))
+
+
 def test_a_snapshot_that_another_volume_needs_is_not_removed(lvm: SimulatedLvmVolumes) -> None:
     """I7: somebody made a thick snapshot of it to look into it; LVM would remove that, too."""
     snapshot = take_snapshot(lvm.source())

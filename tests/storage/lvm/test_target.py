@@ -105,6 +105,32 @@ def test_room_that_a_stale_attempt_takes_is_freed_first(lvm: SimulatedLvmVolumes
     assert lvm.read_replica() == successor.content
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_a_transfer_resumes_only_where_there_is_room_for_the_rest(
+    lvm: SimulatedLvmVolumes, *, first: bool
+) -> None:
+    """I8: others may have taken it meanwhile; what is there already needs none."""
+    base = None if first else pushes(lvm, 1)[0]
+    lvm.write_live(0, b"y" * 20 * lvm.unit_bytes)
+    transfer = Transfer(lvm, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging, most=2)
+    staging.close()
+    name = next(one for one in lvm.replica.volumes if one.startswith("br_t_"))
+    lvm.replica.sync(lvm.replica.volumes[name])
+    free = lvm.replica.total_chunks
+    lvm.replica.total_chunks = len(lvm.replica.blocks()) + 10
+    with pytest.raises(NoSpaceError, match="above its reserve"):
+        lvm.target().begin(transfer.request)
+    assert name in lvm.replica.volumes
+    lvm.replica.total_chunks = free
+    resumed = lvm.target().begin(transfer.request)
+    assert resumed.info.identity == staging.info.identity
+    transfer.stream(resumed)
+    transfer.target.commit(resumed, transfer.digest)
+    assert lvm.read_replica() == transfer.content
+
+
 def test_where_a_new_replica_goes(lvm: SimulatedLvmVolumes) -> None:
     settings = dataclasses.replace(lvm.settings, pool="vgb/other")
     target = LvmTarget(VolumeName(vg="vgb", lv="copy"), settings, lvm.runner())
