@@ -250,3 +250,33 @@ def test_after_a_commit_a_volume_that_depends_on_the_replica_is_named(
     lvm.replica.external_lvs.clear()
     assert lvm.target().inspect().snapshots[-1].id == transfer.new.id
     assert lvm.read_replica() == transfer.content
+
+
+def test_what_is_written_between_the_proof_and_the_merge_is_kept(
+    lvm: SimulatedLvmVolumes, base: Snapshot
+) -> None:
+    class Promoted(SimulatedRunner):
+        def run(self, argv: Sequence[str]) -> CommandResult:
+            result = super().run(argv)
+            if argv[0] == "lvcreate" and "-pr" in argv:
+                lvm.tamper(WRITTEN_AT, WRITTEN)
+            return result
+
+    transfer = Transfer(lvm, base)
+    transfer.target = LvmTarget(NAME, lvm.settings, Promoted([lvm.replica]))
+    transfer.run()
+    assert is_kept(lvm)
+    assert lvm.target().inspect().drifted
+
+
+def test_a_replica_that_stopped_being_ours_during_a_transfer_keeps_what_was_written(
+    lvm: SimulatedLvmVolumes, base: Snapshot
+) -> None:
+    """It is no replica by its tags, so nothing was proven of it before the commit."""
+    transfer = Transfer(lvm, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    write(lvm)
+    lvm.replica.volumes["copy"].tags = frozenset()
+    transfer.target.commit(staging, transfer.digest)
+    assert is_kept(lvm)
