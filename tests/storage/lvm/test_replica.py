@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Sequence
 
@@ -95,6 +96,34 @@ def test_a_replica_promoted_after_a_crash_keeps_what_was_written(
     assert lvm.read_replica() == lvm.read_live()
     assert not [one for one in lvm.replica.volumes if one.startswith("br_t_")]
     assert not lvm.target().inspect().drifted
+
+
+@pytest.mark.parametrize("reboots", [0, 1])
+def test_wherever_a_push_dies_what_is_written_to_the_replica_then_is_kept(
+    lvm: SimulatedLvmVolumes, base: Snapshot, reboots: int
+) -> None:
+    """Of a process, or of the whole machine."""
+    published = 0
+    for step in itertools.count(1):
+        transfer = Transfer(lvm, base)
+        try:
+            with lvm.crash_at(step):
+                staging = transfer.target.begin(transfer.request)
+                transfer.stream(staging)
+                transfer.target.commit(staging, transfer.digest)
+                break
+        except CrashError:
+            for _ in range(1 + reboots):
+                lvm.reboot()
+        lvm.tamper(WRITTEN_AT, WRITTEN)
+        written = lvm.read_replica()
+        found = lvm.target().inspect()
+        assert found.drifted
+        assert lvm.read_replica() == written
+        published += found.snapshots[-1].id == transfer.new.id
+        base, _ = adopt(lvm)
+        lvm.write_live(0, b"%d" % step)
+    assert published > 1, "no crash came between the commit point and the end"
 
 
 def test_a_replica_whose_tags_were_taken_away_is_not_ours_to_merge_into(
