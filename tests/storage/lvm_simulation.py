@@ -408,6 +408,9 @@ class SimulatedRunner:
         group, lv = self._lv(words[-1])
         if lv is None or lv.origin is None or lv.merge_into is not None:
             return 5, "", f"  {words[-1]} is not a mergeable logical volume."
+        if any(one.get("origin") == lv.origin.name for one in group.external_lvs):
+            origin = f"{group.vg}/{lv.origin.name}"
+            return 5, "", f"  Merging into the old snapshot origin {origin} is not supported."
         if not group.deliver():
             return _IN_THE_POOL
         lv.merge_into, lv.active = lv.origin, False
@@ -443,6 +446,8 @@ class SimulatedRunner:
         if not (delivered or was_told or "-ff" in words):
             return _IN_THE_POOL
         del group.volumes[lv.name]
+        # Unasked, as LVM does under -y: thick snapshots, and what has it as its external origin.
+        group.external_lvs = [one for one in group.external_lvs if one.get("origin") != lv.name]
         if delivered:
             group.transaction += 1
             return 0, "", ""

@@ -186,6 +186,12 @@ class SimulatedLvmVolumes:
         if self._reboots % 2 == 0:
             shutil.rmtree(self.settings.runtime_directory, ignore_errors=True)
 
+    def add_dependent(self, side: Literal["origin", "replica"], name: str) -> None:
+        """Let somebody make a thick snapshot, ``theirs``, of a volume."""
+        group = self.origin if side == "origin" else self.replica
+        row = {"lv_name": "theirs", "lv_uuid": "t", "lv_size": "4096", "lv_layout": "linear"}
+        group.external_lvs.append({**row, "origin": name})
+
     def plant_unowned(self) -> Callable[[], bool]:
         names = ["br_t_00000000_1_00000000", "br_g_00000000_9_00000000", "br_s_mine"]
         for name in names:

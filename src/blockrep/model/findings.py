@@ -38,7 +38,7 @@ class Finding:
     what: str
     remedy: str = ""
     exit_code: int = 0
-    fix: Callable[[], None] | None = field(default=None, compare=False)
+    fix: Callable[[], object] | None = field(default=None, compare=False)
 
     @classmethod
     def of_error(cls, error: BlockrepError) -> Finding:

@@ -70,6 +70,25 @@ def test_another_volumes_device_is_refused_and_closed() -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
+def test_who_writes_has_the_device_alone(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel refuses O_EXCL for a device that is mounted, or part of another one."""
+    real, asked = os.open, []
+
+    def busy(path: str, flags: int, *arguments: int) -> int:
+        if path != str(file):
+            return real(path, flags, *arguments)
+        asked.append(flags)
+        if flags & os.O_EXCL:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return real(path, flags, *arguments)
+
+    monkeypatch.setattr(os, "open", busy)
+    with pytest.raises(VolumeError, match="cannot be opened: Device or resource busy"):
+        BlockDevice(volume(), writable=True)
+    BlockDevice(volume(), writable=False).close()
+    assert not any(flags & os.O_CREAT for flags in asked)
+
+
 def test_a_missing_device_never_becomes_a_file(file: Path) -> None:
     file.unlink()
     with pytest.raises(VolumeError, match="No such file"):

@@ -101,6 +101,33 @@ def test_only_ours_is_removed_and_only_as_it_was(lvm: SimulatedLvmVolumes) -> No
     assert "br_g_1" not in lvm.origin.volumes
 
 
+def test_what_depends_on_a_volume() -> None:
+    origin = volume(name="origin", uuid="O")
+    thick = volume(name="thick", uuid="K", kind="other", pool="", pool_uuid="", origin="origin")
+    elsewhere = volume(name="clone", uuid="C", pool="p2", pool_uuid="P2", origin="origin")
+    snapshot = volume(name="snapshot", uuid="S", origin="origin")
+    another = volume(name="another", uuid="A", kind="other", origin="else")
+    state = GroupState((origin, thick, elsewhere, snapshot, another, POOL))
+    assert state.dependents(origin) == [thick, elsewhere]
+    assert state.dependents(snapshot) == []
+
+
+def test_what_another_volume_needs_is_not_removed(lvm: SimulatedLvmVolumes) -> None:
+    group = VolumeGroup("vga", lvm.settings, lvm.runner())
+    lvm.origin.add("br_g_1", 4096, ["blockrep", "blockrep.role=good"])
+    ours = group.read().find("br_g_1")
+    assert ours is not None
+    before = group.read()
+    lvm.add_dependent("origin", "br_g_1")
+    for state in (None, group.read()):
+        with pytest.raises(VolumeError, match="LVM would remove vga/theirs with it"):
+            group.remove(ours, state)
+    assert "br_g_1" in lvm.origin.volumes
+    # So it is done without that look.
+    group.remove(ours, before)
+    assert not lvm.origin.external_lvs
+
+
 def test_an_inactive_volume_maps_at_most_its_size(lvm: SimulatedLvmVolumes) -> None:
     group = VolumeGroup("vga", lvm.settings, lvm.runner())
     live = group.read().find("live")

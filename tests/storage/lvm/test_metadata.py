@@ -82,7 +82,9 @@ def test_that_of_a_dead_process_of_ours_is_released(lvm: SimulatedLvmVolumes) ->
     assert lvm.origin.held is None
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"transaction": 1, "root": 76}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"transaction": 1, "root": 76}', '{"transaction": 9, "root": 77}']
+)
 def test_a_record_of_another_one_proves_nothing(lvm: SimulatedLvmVolumes, text: str) -> None:
     lvm.origin.held = (77, {})
     record(lvm).parent.mkdir(parents=True)

@@ -11,6 +11,7 @@ from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.tags import (
     MARK,
     REPLICA_TAGS,
+    StagingMark,
     good_tags,
     read_staging,
     replica_tag,
@@ -34,6 +35,13 @@ def good(of: str = "R", order: int = 1, uuid: str = "G") -> LogicalVolume:
     mark = read_staging(staging(of))
     assert mark is not None
     return volume(name=f"br_g_{order}", uuid=uuid, tags=good_tags(mark, b"d" * 32, order))
+
+
+def mark_of(number: int) -> StagingMark:
+    tags = staging_tags(request(snapshot_id=f"{number:032}"), "R", "P", "copy", ready=True)
+    mark = read_staging(volume(tags=tags))
+    assert mark is not None
+    return mark
 
 
 def step(*volumes: LogicalVolume) -> tuple[Action, str] | None:
@@ -80,6 +88,23 @@ def test_committed_becomes_visible() -> None:
     assert step(foreign, staging(), good()) == (Action.CLAIM, "R")
     writable = volume(name="copy", uuid="R", tags=REPLICA_TAGS)
     assert step(writable, staging(), good()) == (Action.CLAIM, "R")
+
+
+def test_a_promoted_replica_in_use_is_left_alone() -> None:
+    promoted = volume(name="copy", uuid="R", tags=REPLICA_TAGS, open=True)
+    assert step(promoted, staging(), good()) is None
+    view = view_target(GroupState((promoted, staging(), good(), POOL)), "copy")
+    assert view.unpublished is not None
+    assert not view.merge_pending
+    foreign = volume(name="copy", uuid="R", open=True)
+    assert step(foreign, staging(), good()) is None
+    mounted_read_only = volume(name="copy", uuid="R", tags=REPLICA_TAGS, read_only=True, open=True)
+    assert step(mounted_read_only, staging(), good()) == (Action.MERGE, "T2")
+
+
+def test_what_was_overtaken_is_not_merged_any_more() -> None:
+    newer = volume(name="br_g_2", uuid="G2", tags=good_tags(mark_of(9), b"d" * 32, 2))
+    assert step(REPLICA, staging(), good(), newer) == (Action.REMOVE, "T2")
 
 
 def test_a_replica_without_its_name_gets_it() -> None:

@@ -163,6 +163,35 @@ def test_a_volume_that_is_replaced_during_the_comparison_is_noticed(
     assert lvm.origin.held is None
 
 
+def test_a_volume_that_takes_another_thin_id_during_the_comparison_is_noticed(
+    lvm: SimulatedLvmVolumes,
+) -> None:
+    """So it is when somebody merges a snapshot into it: the uuid stays, the content does not."""
+
+    class Meddled(SimulatedRunner):
+        def run(self, argv: Sequence[str]) -> CommandResult:
+            result = super().run(argv)
+            if argv[0] == "thin_delta":
+                lvm.origin.volumes["live"].thin_id += 1000
+            return result
+
+    base = take_snapshot(lvm.source())
+    name = VolumeName(vg="vga", lv="live")
+    source = LvmSource(name, lvm.settings, Meddled([lvm.origin, lvm.replica]))
+    with pytest.raises(VolumeError, match="vga/live: was removed while it was compared"):
+        list(source.delta(base, None))
+
+
+def test_a_snapshot_that_another_volume_needs_is_not_removed(lvm: SimulatedLvmVolumes) -> None:
+    """I7: somebody made a thick snapshot of it to look into it; LVM would remove that, too."""
+    snapshot = take_snapshot(lvm.source())
+    lvm.add_dependent("origin", snapshot.name)
+    with pytest.raises(VolumeError, match="LVM would remove vga/theirs with it"):
+        lvm.source().remove_snapshot(snapshot)
+    assert lvm.source().snapshots() == [snapshot]
+    assert lvm.origin.external_lvs
+
+
 def test_a_push_takes_few_commands(lvm: SimulatedLvmVolumes) -> None:
     """Each of LVM's own takes a tenth of a second, and holds the group's lock meanwhile."""
     old = lvm.source().mark_committed(take_snapshot(lvm.source()))
@@ -179,7 +208,7 @@ def test_a_push_takes_few_commands(lvm: SimulatedLvmVolumes) -> None:
     costs = source.take_costs()
     counts = {name: count for name, count, _ in costs.commands}
     assert counts.pop("dmsetup") < 10
-    assert counts == {"lvs": 5, "lvcreate": 1, "thin_delta": 1, "lvchange": 3, "lvremove": 1}
+    assert counts == {"lvs": 6, "lvcreate": 1, "thin_delta": 1, "lvchange": 3, "lvremove": 1}
     assert lvm.source().snapshots() == [new]
 
 

@@ -40,6 +40,29 @@ def test_pruning_keeps_at_least_the_newest(lvm: SimulatedLvmVolumes) -> None:
     assert [one.id for one in left] == [made[-1].id]
 
 
+@pytest.mark.parametrize("after_commit", [False, True])
+def test_a_snapshot_that_another_volume_needs_is_not_pruned(
+    lvm: SimulatedLvmVolumes, caplog: pytest.LogCaptureFixture, *, after_commit: bool
+) -> None:
+    """I7: LVM would remove that volume with it, unasked."""
+    made = pushes(lvm, 3)
+    target = lvm.target()
+    oldest, *_ = target.inspect().snapshots
+    lvm.add_dependent("replica", oldest.name)
+    if after_commit:
+        lvm.write_live(0, b"next")
+        transfer = Transfer(lvm, made[-1])
+        transfer.run()
+        target = transfer.target
+    with caplog.at_level(logging.WARNING):
+        removed = target.prune(1, ())
+    assert [one.id for one in removed] == [one.id for one in made[1 : 3 if after_commit else 2]]
+    assert f"vgb/{oldest.name} is kept: LVM would remove vgb/theirs with it" in caplog.text
+    assert lvm.replica.external_lvs
+    lvm.replica.external_lvs.clear()
+    assert [one.id for one in lvm.target().prune(1, ())] == [made[0].id]
+
+
 def test_what_a_transfer_needs_is_not_pruned(lvm: SimulatedLvmVolumes) -> None:
     made = pushes(lvm, 3)
     lvm.write_live(0, b"next")
@@ -80,6 +103,32 @@ def test_room_that_a_stale_attempt_takes_is_freed_first(lvm: SimulatedLvmVolumes
     successor = Transfer(lvm, base)
     successor.run()
     assert lvm.read_replica() == successor.content
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_transfer_resumes_only_where_there_is_room_for_the_rest(
+    lvm: SimulatedLvmVolumes, *, first: bool
+) -> None:
+    """I8: others may have taken it meanwhile; what is there already needs none."""
+    base = None if first else pushes(lvm, 1)[0]
+    lvm.write_live(0, b"y" * 20 * lvm.unit_bytes)
+    transfer = Transfer(lvm, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging, most=2)
+    staging.close()
+    name = next(one for one in lvm.replica.volumes if one.startswith("br_t_"))
+    lvm.replica.sync(lvm.replica.volumes[name])
+    free = lvm.replica.total_chunks
+    lvm.replica.total_chunks = len(lvm.replica.blocks()) + 10
+    with pytest.raises(NoSpaceError, match="above its reserve"):
+        lvm.target().begin(transfer.request)
+    assert name in lvm.replica.volumes
+    lvm.replica.total_chunks = free
+    resumed = lvm.target().begin(transfer.request)
+    assert resumed.info.identity == staging.info.identity
+    transfer.stream(resumed)
+    transfer.target.commit(resumed, transfer.digest)
+    assert lvm.read_replica() == transfer.content
 
 
 def test_where_a_new_replica_goes(lvm: SimulatedLvmVolumes) -> None:

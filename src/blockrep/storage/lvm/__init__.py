@@ -8,6 +8,7 @@
     thin_xml    what thin_delta and thin_dump say                     pure
     tags        snapshots as LVM tags and back                        pure
     planning    room in a pool, deltas as extents                     pure
+    recovery    staging volume -> replica, from wherever a crash left it   pure
     versions    refuses thin_delta versions that miss changes
     metadata    the pool's metadata snapshot: reserve, read, release
     group       one volume group: state, and changes to it
@@ -16,7 +17,7 @@
     cursors     how far a staging volume is durable
     source      LvmSource
     staging     LvmStaging
-    publishing  staging volume -> replica, from any point a crash may leave
+    replica     what a replica must be before its content is exchanged
     target      LvmTarget
 
 What exists is decided from tags and uuids alone, never from names: names and thin ids are reused.

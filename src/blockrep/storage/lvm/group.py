@@ -36,6 +36,19 @@ class GroupState:
         """Return the volume with that lv_uuid."""
         return next((one for one in self.volumes if one.uuid == uuid), None)
 
+    def dependents(self, volume: LogicalVolume) -> list[LogicalVolume]:
+        """Return what LVM cannot keep without the volume.
+
+        Thick snapshots of it, and thin volumes of other pools whose external origin it is; thin
+        snapshots need no origin.
+        """
+        return [
+            one
+            for one in self.volumes
+            if one.origin == volume.name
+            and not (one.kind == "thin" and one.pool_uuid == volume.pool_uuid)
+        ]
+
     def thin_volume(self, name: VolumeName) -> tuple[LogicalVolume, LogicalVolume]:
         """Return a thin volume and its pool.
 
@@ -142,13 +155,19 @@ class VolumeGroup:
         """Run a command whose success is judged by the state that it leaves."""
         return self.runner.run(argv)
 
-    def remove(self, volume: LogicalVolume, *, unmade: bool = False) -> None:
-        """Remove a volume of ours, if it still is what it was.
+    def remove(
+        self, volume: LogicalVolume, state: GroupState | None = None, *, unmade: bool = False
+    ) -> GroupState:
+        """Remove a volume of ours, if it still is what it was; return the state afterwards.
 
-        ``unmade``: its creation was cut short.
+        Args:
+            volume: what to remove.
+            state: as it was just read; None: it is read.
+            unmade: its creation was cut short.
 
         Raises:
-            VolumeError: it is not ours.
+            VolumeError: it is not ours, or others depend on it: LVM removes those with it, and
+                with ``-y`` does not ask (lv_remove_with_dependencies of LVM 2.03).
             StorageError: it is still there afterwards (in use, perhaps).
         """
         role = role_of(volume)
@@ -156,12 +175,22 @@ class VolumeGroup:
             raise VolumeError(
                 "is not blockrep's", where=volume.full_name, safe="it was not removed"
             )
+        dependents = (state or self.read()).dependents(volume)
+        if dependents:
+            names = ", ".join(one.full_name for one in dependents)
+            raise VolumeError(
+                f"is not removed: LVM would remove {names} with it",
+                where=volume.full_name,
+                safe="nothing was changed",
+                next_step=f"if {names} is not needed any more, remove it: lvremove",
+            )
         # lvremove says nothing when nothing matches, and 0: only the state tells.
         argv = commands.remove(self.vg, volume.name, volume.uuid, role.tag, unmade=unmade)
         result = self.attempt(argv)
-        left = self.read().with_uuid(volume.uuid)
+        after = self.read()
+        left = after.with_uuid(volume.uuid)
         if left is None:
-            return
+            return after
         if result.status != 0:
             raise self._failed(result)
         raise StorageError(

@@ -7,7 +7,12 @@ The life of a transfer, by what exists (T staging, G its good snapshot, R the re
     T G R    R foreign   (adopted) R gets our tags and read-only permission, then:
     T G R                T is merged into R: one step of LVM, after which T is gone
     T G R    R is open   LVM has noted the merge, and does it once R is closed
+    T G R    R promoted  (somebody made it writable) while it is open, it is left alone
+    T G R    R written   T goes: R keeps what was written to it, and counts as written to
     G R                  published
+
+A crash may leave T G R for as long as the host is down or the server is not asked; whoever needs
+the replica meanwhile uses it as it is.
 """
 
 from __future__ import annotations
@@ -71,6 +76,14 @@ class TargetView:
     def staging(self) -> StagingMark | None:
         """The unfinished staging volume."""
         return next((mark for mark in self.stagings if not self.is_committed(mark)), None)
+
+    @property
+    def unpublished(self) -> StagingMark | None:
+        """What is committed, and is to be merged into the replica."""
+        for mark in self.stagings:
+            if mark.of_uuid and not mark.volume.merging and self.is_committed(mark):
+                return mark
+        return None
 
     @property
     def merge_pending(self) -> bool:
@@ -185,6 +198,12 @@ def _step_for(view: TargetView, mark: StagingMark, *, done: bool) -> Step | None
         # If somebody has taken the name meanwhile, what was committed waits for it.
         return Step(Action.BECOME_REPLICA, mark.volume) if view.replica is None else None
     assert view.replica is not None
+    newest = view.newest
+    if newest is None or newest.snapshot.id != mark.snapshot_id:
+        # Not merged while it was the newest: what came after it would be taken back.
+        return Step(Action.REMOVE, mark.volume)
+    if view.replica.open_for_writing:
+        return None
     if not (view.owned and view.replica.read_only):
         return Step(Action.CLAIM, view.replica)
     return Step(Action.MERGE, mark.volume)

@@ -69,6 +69,11 @@ class LogicalVolume:
         return f"{self.vg}/{self.name}"
 
     @property
+    def open_for_writing(self) -> bool:
+        """Whether somebody may be writing to it at this moment."""
+        return self.open and not self.read_only
+
+    @property
     def can_discard(self) -> bool:
         """Whether whole chunks of this pool's volumes can be discarded by BLKDISCARD.
 

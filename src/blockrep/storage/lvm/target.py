@@ -8,7 +8,6 @@ from collections.abc import Collection
 
 from blockrep.errors import (
     ConfigurationError,
-    DivergedError,
     InternalError,
     NoSpaceError,
     StorageError,
@@ -39,6 +38,7 @@ from blockrep.storage.lvm.planning import (
 from blockrep.storage.lvm.preparing import Preparation, check_request, prepare_staging
 from blockrep.storage.lvm.reading import LvmReader, deactivate_leftovers
 from blockrep.storage.lvm.recovery import Action, Step, TargetView, next_step, view_target
+from blockrep.storage.lvm.replica import allowed_step, differs, drifted, refuse_dependents
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.runner import ProcessRunner, Runner
 from blockrep.storage.lvm.source import warn_of_queueing
@@ -53,7 +53,6 @@ from blockrep.storage.lvm.tags import (
     lv_name,
     replica_tag,
 )
-from blockrep.storage.lvm.thin_xml import RunKind
 from blockrep.storage.lvm.unmade import find_unmade
 from blockrep.storage.lvm.versions import check_thin_tools
 
@@ -87,7 +86,7 @@ class LvmTarget:
         self._settings = settings
         self._group = VolumeGroup(name.vg, settings, self.runner)
         self._proven = ""
-        self._handed: TargetView | None = None
+        self._handed: tuple[GroupState, TargetView] | None = None
 
     # -- what is there
 
@@ -145,12 +144,14 @@ class LvmTarget:
         state, view = self._recover()
         if view.replica is not None:
             state, view = self._closed_replica(state, view)
+            if view.replica is not None:
+                refuse_dependents(state, view.replica)
         check_request(self._name, view, request)
         pool = self._pool(state, view)
         existing = view.staging
         # What inspect proved, commit proves again: not a third time between them.
         if request.base_id and self._proven != request.base_id and self._has_drifted(view, pool):
-            raise self._drifted()
+            raise drifted(str(self._name))
         if existing is not None and existing.fits(request):
             return self._resume(view, existing, pool, request)
         preparation = None
@@ -173,14 +174,20 @@ class LvmTarget:
             raise InternalError("a staging volume of another kind")
         state = self._group.read()
         view = view_target(state, self._name.lv)
+        proven_id = ""
         if view.good_with(staging.mark.snapshot_id) is None:
             staging.sync()
             staging.check_whole()
+            if view.replica is not None:
+                refuse_dependents(state, view.replica)
+                if view.replica.open_for_writing:
+                    state, view = self._closed_replica(state, view)
             if staging.mark.base_id and self._has_drifted(view, self._pool(state, view)):
-                raise self._drifted()
+                raise drifted(str(self._name))
             self._create_good(view, staging.mark, digest)
+            proven_id = self._proven
         staging.close()
-        _, view = self._recover()
+        state, view = self._recover(proven_id)
         good = view.good_with(staging.mark.snapshot_id)
         if good is None or good.snapshot.digest != digest.hex():
             raise StorageError(
@@ -189,10 +196,10 @@ class LvmTarget:
                 safe="the replica and its older good snapshots are untouched",
                 next_step="push again",
             )
-        if view.merge_pending:
+        if view.merge_pending or view.unpublished:
             _LOG.warning("%s: is open; it shows its new content once it is closed", self._name)
         self._cursors(staging.mark).remove()
-        self._handed = view
+        self._handed = state, view
         return good.snapshot
 
     def abandon(self) -> None:
@@ -205,32 +212,47 @@ class LvmTarget:
     def prune(self, keep: int, protected_ids: Collection[str]) -> list[Snapshot]:
         """Remove the oldest good snapshots beyond ``keep``; right after a commit as it saw them."""
         handed, self._handed = self._handed, None
-        view = handed or view_target(self._group.read(), self._name.lv)
+        if handed is None:
+            state = self._group.read()
+            handed = state, view_target(state, self._name.lv)
+        state, view = handed
         needed = {mark.base_id for mark in view.stagings} | set(protected_ids)
         removed = []
         for mark in view.goods[: -max(keep, 1)]:
-            if mark.snapshot.id not in needed:
-                self._group.remove(mark.volume)
-                removed.append(mark.snapshot)
+            if mark.snapshot.id in needed:
+                continue
+            if dependents := state.dependents(mark.volume):
+                names = ", ".join(one.full_name for one in dependents)
+                _LOG.warning(
+                    "%s is kept: LVM would remove %s with it", mark.volume.full_name, names
+                )
+                continue
+            state = self._group.remove(mark.volume, state)
+            removed.append(mark.snapshot)
         return removed
 
     # -- recovery
 
-    def _recover(self) -> tuple[GroupState, TargetView]:
-        """Take steps until there is none to take."""
+    def _recover(self, proven_id: str = "") -> tuple[GroupState, TargetView]:
+        """Take steps until there is none to take.
+
+        ``proven_id``: the good snapshot that the replica was just proven to equal.
+        """
         repeats: list[Step] = []
         for _ in range(_MAX_STEPS):
             state = self._group.read()
             view = view_target(state, self._name.lv)
             unmade = find_unmade(self._group, state, self._pool_uuids(state, view))
             step = Step(Action.REMOVE_UNMADE, unmade[0]) if unmade else next_step(view)
+            if step is not None:
+                step = allowed_step(self._group, state, view, step, proven_id)
             if step is not None and step.action is Action.FINISH_MERGE:
                 repeats.append(step)
             if step is None or len(repeats) > _MAX_REPEATS:
                 if view.replica is not None and view.replica.active:
                     self._refresh_size(view.replica)
                 return state, view
-            self._take(step)
+            self._take(step, state)
         raise StorageError(
             "recovery does not come to an end",
             where=str(self._name),
@@ -238,15 +260,15 @@ class LvmTarget:
             next_step="see lvs -a -o +lv_tags, and what LVM says about these volumes",
         )
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: Step, state: GroupState) -> None:
         volume = step.volume
         vg, name = volume.vg, volume.name
         match step.action:
             case Action.REMOVE:
-                self._group.remove(volume)
+                self._group.remove(volume, state)
                 CursorFile(self._settings.state_directory, volume.uuid).remove()
             case Action.REMOVE_UNMADE:
-                self._group.remove(volume, unmade=True)
+                self._group.remove(volume, state, unmade=True)
             case Action.FINISH_MERGE:
                 # The first reload merges; of a volume whose size changes it loads the old size.
                 self._group.change(commands.refresh(vg, name))
@@ -310,7 +332,8 @@ class LvmTarget:
                 time.sleep(_OPEN_POLL_SECONDS)
             state, view = self._recover()
         else:
-            waits = "; its newest snapshot waits to be shown" if view.merge_pending else ""
+            waiting = view.merge_pending or view.unpublished is not None
+            waits = "; its newest snapshot waits to be shown" if waiting else ""
             raise VolumeError(
                 f"the replica is in use (mounted, or open in another program){waits}",
                 where=str(self._name),
@@ -361,27 +384,14 @@ class LvmTarget:
         warn_of_queueing(pool, status)
 
     def _has_drifted(self, view: TargetView, pool: LogicalVolume) -> bool:
-        """Tell whether the replica maps anything else than its newest good snapshot.
-
-        Or is smaller: of one that somebody shrank the mappings are what they were.
-        """
+        """Tell whether the replica is something else than its newest good snapshot."""
         self._proven = ""
         if view.replica is None or not view.owned or view.newest is None or view.merge_pending:
             return False
-        if view.replica.size_bytes < view.newest.volume.size_bytes:
+        if differs(self._group, view.replica, view.newest, pool):
             return True
-        runs = PoolMetadata(self._group, pool).compare(view.newest.volume, view.replica)
-        drifted = any(run.kind is not RunKind.SAME for run in runs)
-        self._proven = "" if drifted else view.newest.snapshot.id
-        return drifted
-
-    def _drifted(self) -> DivergedError:
-        return DivergedError(
-            "the replica was written to since its last snapshot",
-            where=str(self._name),
-            safe="nothing was overwritten; the good snapshots are intact",
-            next_step="to overwrite what was written there: push again with --adopt",
-        )
+        self._proven = view.newest.snapshot.id
+        return False
 
     def _create_good(self, view: TargetView, mark: StagingMark, digest: bytes) -> None:
         """The commit point: one lvcreate; what it left is judged by the state read afterwards."""
