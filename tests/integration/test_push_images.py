@@ -99,7 +99,7 @@ def test_with_retry_a_push_outlives_its_server(site: Site) -> None:
     assert site.equal()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_push_in_order(site: Site, number: signal.Signals) -> None:
     with site.server():
         with start_slow_push(site) as push:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_streams(output_matters=True)
     options = argparse.Namespace(json=False, debug=False)
     try:
+        _be_interruptible()
         try:
             options = parse_arguments(arguments)
         except SystemExit:  # --help or --version was answered
@@ -44,6 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StorageError:
         discard_output()
     return failure.exit_code
+
+
+def _be_interruptible() -> None:
+    """Let what would end us at once do as SIGINT does, unless it is ignored: nohup(1)."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _unread() -> int:
