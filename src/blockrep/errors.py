@@ -18,7 +18,7 @@ Each says what went wrong, where, what is safe, and what to do next.
     ├── BusyError               12   somebody else works on the same volume
     ├── ProtocolError           13   the peer broke the protocol
     ├── InternalError           70   a defect of blockrep
-    └── InterruptedByUserError 130   SIGINT or SIGTERM
+    └── InterruptedByUserError 130   SIGINT, SIGTERM or SIGHUP
 
 The same classes travel in ABORT frames, named by their ``code``, so that the user sees one error
 whichever host found it.
@@ -188,7 +188,7 @@ class InternalError(BlockrepError):
 
 
 class InterruptedByUserError(BlockrepError):
-    """SIGINT or SIGTERM ended the command."""
+    """SIGINT, SIGTERM or SIGHUP ended the command."""
 
     code = "interrupted"
     exit_code = 130

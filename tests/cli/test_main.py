@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from blockrep.cli.main import main
 from blockrep.errors import ERRORS_BY_CODE, NoSpaceError
+from support.failpoints import program
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"asyncio", "ssl", "uvloop", "cryptography", "asyncssh", "msgpack", "zstandard", "socket"}
@@ -98,6 +100,28 @@ def test_defects_and_interruptions_have_codes_of_their_own(
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert main(["verify", "a/b", "c:d/e", "--debug"]) == code
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_outside_of_an_operation_is_an_interruption(number: signal.Signals) -> None:
+    waiting = (
+        "import os, signal, sys, time; from blockrep.cli.commands import certs;"
+        f"certs.run = lambda _: (os.kill(os.getpid(), {int(number)}), time.sleep(5), 0)[-1];"
+    )
+    words = [sys.executable, "-c", program("cli", waiting), "certs", "show"]
+
+    def ended(ignored: signal.Signals | None) -> tuple[int, str]:
+        def prepare() -> None:
+            for one in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(one, signal.SIG_IGN if one == ignored else signal.SIG_DFL)
+
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=False, timeout=60, preexec_fn=prepare
+        )
+        return done.returncode, done.stderr
+
+    assert ended(None) == (130, "blockrep: error: interrupted\n")
+    assert ended(number) == (0, "")
 
 
 def test_help_and_version_load_nothing_heavy() -> None:

@@ -22,7 +22,7 @@ def test_the_result_is_returned() -> None:
     assert run_operation(answer()) == 42
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_cancels_and_lets_it_clean_up(number: signal.Signals) -> None:
     cleaned: list[str] = []
 
@@ -36,6 +36,45 @@ def test_a_signal_cancels_and_lets_it_clean_up(number: signal.Signals) -> None:
     with pytest.raises(InterruptedByUserError, match=number.name):
         run_operation(operation())
     assert cleaned == ["yes"]
+
+
+def test_a_terminal_that_closes_does_so_twice() -> None:
+    """The shell tells its jobs, and then the kernel tells whoever is in the foreground."""
+    cleaned: list[str] = []
+
+    async def operation() -> None:
+        try:
+            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0.1)
+            cleaned.append("yes")
+
+    with pytest.raises(InterruptedByUserError, match="SIGHUP"):
+        run_operation(operation())
+    assert cleaned == ["yes"]
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.default_int_handler])
+def test_what_holds_for_signals_is_left_as_it_was(handler: signal.Handlers) -> None:
+    """Under nohup a hangup is ignored, and stays so."""
+
+    async def operation() -> str:
+        if handler == signal.SIG_IGN:
+            os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.1)
+        return "done"
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        for number in before:
+            signal.signal(number, handler)
+        assert run_operation(operation()) == "done"
+        assert [signal.getsignal(number) for number in before] == [handler] * 2
+    finally:
+        for number, one in before.items():
+            signal.signal(number, one)
 
 
 def test_a_cancellation_of_its_own_is_no_interruption() -> None:

@@ -71,6 +71,13 @@ def test_a_given_file_must_exist(tmp_path: Path) -> None:
         (b"[client\n", "is not TOML: .*line 1"),
         (b"\xff\xfe", "is not UTF-8"),
         (b"#" * (4 * 1024 * 1024 + 1), "is too large"),
+        (b"[client]\nport = " + b"9" * 5000, "line 2: a number has too many digits"),
+        (b"[client]\nport = " + b"9_" * 5000 + b"9", "line 2: a number has too many digits"),
+        (b"[client]\nport = 0x" + b"f" * 5000, r"client\.port: a number of too many digits is not"),
+        (b"a = " + b"[" * 100_000, "is nested too deeply"),
+        (b"[tls]\nkey = '~no-such-user/a.key'", r"tls\.key: '~no-such-user/a.key' is not accepted"),
+        (b"[tls]\nkey = '" + b"k" * 256 + b"'", r"tls\.key: 'kkk.*\.\.\. is not accepted"),
+        (b"[tls]\nkey = '" + b"k/" * 2000 + b"'", r"tls\.key: 'k/k.*\.\.\. is not accepted"),
     ],
 )
 def test_what_is_no_configuration(tmp_path: Path, content: bytes, complaint: str) -> None:
@@ -79,6 +86,18 @@ def test_what_is_no_configuration(tmp_path: Path, content: bytes, complaint: str
     with pytest.raises(ConfigurationError, match=complaint) as caught:
         load_settings(file, environment(tmp_path), 1000)
     assert str(caught.value).startswith(str(file))
+
+
+def test_a_file_that_cannot_be_looked_for_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read: File name too long"):
+        load_settings(tmp_path / ("x" * 256), environment(tmp_path), 1000)
+    with pytest.raises(ConfigurationError, match="cannot be read: File name too long"):
+        load_settings(None, {"HOME": "/" + "x" * 256}, 1000)
+
+
+def test_whoever_has_no_home_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="set HOME"):
+        default_directories({}, 4_000_000)
 
 
 def test_a_folder_is_no_configuration(tmp_path: Path) -> None:

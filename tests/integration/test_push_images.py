@@ -99,7 +99,7 @@ def test_with_retry_a_push_outlives_its_server(site: Site) -> None:
     assert site.equal()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_push_in_order(site: Site, number: signal.Signals) -> None:
     with site.server():
         with start_slow_push(site) as push:
@@ -282,3 +282,26 @@ def test_doctor_says_whether_a_target_can_be_reached(site: Site) -> None:
     done = site.run("doctor", site.target)
     assert done.returncode == 7
     assert f"error    {site.target}" in done.stdout
+
+
+def test_progress_that_cannot_be_told_stops_no_push(site: Site) -> None:
+    full = Path("/dev/full")
+    with site.server():
+        command = site.command("push", str(site.source), site.target)
+        with full.open("w") as output:
+            assert subprocess.run(command, stderr=output, check=False, timeout=100).returncode == 0
+        assert site.equal()
+        site.change(0, MIB)
+        with full.open("w") as output:
+            done = subprocess.run(
+                [*command, "--json"],
+                stdout=output,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=100,
+            )
+        assert done.returncode == 11
+        assert "standard output: cannot be written: No space left" in done.stderr
+        site.pushed()
+        assert site.equal()

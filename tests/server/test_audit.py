@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from blockrep.errors import ConfigurationError
 from blockrep.server.audit import AUDIT_LOGGER, AuditFile, audit_for, use_audit_file
 from blockrep.transport.interface import PeerInfo
+from support.failpoints import program
 
 
 def test_a_line_says_who_what_and_when(caplog: pytest.LogCaptureFixture) -> None:
@@ -85,6 +88,19 @@ def test_a_file_that_cannot_be_opened_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be opened") as caught:
         AuditFile(tmp_path / "missing" / "audit.log")
     assert caught.value.where == str(tmp_path / "missing" / "audit.log")
+
+
+def test_a_file_that_cannot_be_opened_is_the_only_complaint(tmp_path: Path) -> None:
+    """Logging closes its handlers at exit, those that never came to be, too."""
+    config = tmp_path / "config.toml"
+    config.write_text("[server]\naudit_file = 'missing/audit.log'\n")
+    words = [sys.executable, "-c", program("server"), "--config", str(config), "--listen"]
+    done = subprocess.run(
+        [*words, f"unix:{tmp_path}/s"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert "missing/audit.log: the audit file cannot be opened" in line
 
 
 def test_a_full_disk_is_told_and_ends_nothing(

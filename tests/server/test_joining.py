@@ -21,7 +21,7 @@ from blockrep.certificates.describe import describe
 from blockrep.certificates.invitations import Invitations
 from blockrep.certificates.naming import Role
 from blockrep.certificates.revocation import revoke
-from blockrep.errors import BlockrepError, ProtocolError, RefusedError
+from blockrep.errors import BlockrepError, InternalError, ProtocolError, RefusedError
 from blockrep.server.joining import JoinDesk
 from blockrep.transport.joining import ask
 from blockrep.transport.memory import memory_pair
@@ -51,6 +51,14 @@ def request_of(key: Any, name: str = "admin") -> bytes:
         .sign(key, algorithm)
         .public_bytes(serialization.Encoding.DER)
     )
+
+
+def with_unknown(oid: str) -> bytes:
+    """Return a request in which an OID of its key, in hexadecimal, is none that anybody knows."""
+    request = request_of(ec.generate_private_key(ec.SECP256R1()))
+    known = bytes.fromhex(oid)
+    assert known in request
+    return request.replace(known, known[:-1] + b"\x63")
 
 
 def desk_of(
@@ -118,6 +126,8 @@ async def test_a_lost_answer_is_repeated_to_the_same_key(
         ({"invitation": 5}, ProtocolError),
         ({"request": b"no"}, ProtocolError),
         ({"request": None}, ProtocolError),
+        ({"request": with_unknown("2a8648ce3d030107")}, ProtocolError),
+        ({"request": with_unknown("2a8648ce3d0201")}, ProtocolError),
         ({"request": request_of(ed25519.Ed25519PrivateKey.generate())}, ProtocolError),
         ({"request": request_of(ec.generate_private_key(ec.SECP384R1()))}, ProtocolError),
         ({"want": "anything"}, ProtocolError),
@@ -125,13 +135,20 @@ async def test_a_lost_answer_is_repeated_to_the_same_key(
     ],
 )
 async def test_what_is_not_right_gets_nothing(
-    directory: Path, invitations: Invitations, change: dict[str, Any], error: type[BlockrepError]
+    directory: Path,
+    invitations: Invitations,
+    caplog: pytest.LogCaptureFixture,
+    change: dict[str, Any],
+    error: type[BlockrepError],
 ) -> None:
+    caplog.set_level("INFO", "blockrep.audit")
     identifier, secret = invitations.create("alpha", 30, HOUR, NOW)
     request = request_of(ec.generate_private_key(ec.SECP256R1()))
     wish = {"want": "join", "invitation": identifier, "secret": secret, "request": request}
     with pytest.raises(error):
         await answer(desk_of(directory, invitations), {**wish, **change})
+    (line,) = [json.loads(one.getMessage()) for one in caplog.records]
+    assert (line["event"], line["operation"]) == ("refused", "join")
     assert not (directory / "alpha.pem").exists()
     assert invitations.any_open(NOW), "the invitation is still there"
 
@@ -170,6 +187,59 @@ async def test_a_certificate_is_renewed_for_its_own_key_only(
     revoke(directory, "origin")
     with pytest.raises(RefusedError, match="revoked"):
         await answer(desk, wish)
+
+
+def signed(directory: Path, names: list[str], key: ec.EllipticCurvePrivateKey, san: bool) -> bytes:
+    """Return what the authority's key may have signed by other means than ours."""
+    authority = x509.load_pem_x509_certificate((directory / "ca.pem").read_bytes())
+    signing = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), None)
+    assert isinstance(signing, ec.EllipticCurvePrivateKey)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, one) for one in names])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(authority.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - HOUR)
+        .not_valid_after(NOW + HOUR)
+    )
+    if san:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("a")]), False)
+    return builder.sign(signing, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.mark.parametrize(
+    ("names", "san"), [([], True), (["a", "b"], True), (["../a"], True), (["a"], False)]
+)
+async def test_a_certificate_that_names_nobody_is_not_renewed(
+    directory: Path,
+    invitations: Invitations,
+    caplog: pytest.LogCaptureFixture,
+    names: list[str],
+    san: bool,
+) -> None:
+    caplog.set_level("INFO", "blockrep.audit")
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = signed(directory, names, key, san)
+    wish = {"want": "renew", "certificate": certificate, "request": request_of(key)}
+    with pytest.raises(ProtocolError, match="names nobody"):
+        await answer(desk_of(directory, invitations), wish)
+    (line,) = [json.loads(one.getMessage()) for one in caplog.records]
+    assert (line["event"], line["operation"]) == ("refused", "join")
+
+
+async def test_a_question_that_a_defect_or_a_disk_left_open_is_answered_and_on_record(
+    directory: Path, invitations: Invitations, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "blockrep.audit")
+    (directory / "ca.pem").unlink()
+    with pytest.raises(InternalError, match="not answered"):
+        await answer(desk_of(directory, invitations), {"want": "authority"})
+    lines = [one.getMessage() for one in caplog.records if one.name == "blockrep.audit"]
+    (line,) = [json.loads(one) for one in lines]
+    assert (line["event"], line["operation"]) == ("refused", "join")
+    assert "FileNotFoundError" in caplog.text, "the server's log has it all"
 
 
 def renewal_of(directory: Path) -> dict[str, Any]:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from blockrep.server import main as module
 from blockrep.server.main import main
+from support.failpoints import program
 
 
 @pytest.mark.parametrize(
@@ -25,6 +33,45 @@ def test_a_wrong_start_is_one_line_and_its_code(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("blockrep-server: error: ")
     assert text in line
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (ValueError("oops"), 70)])
+def test_defects_and_interruptions_are_one_line_and_their_code(
+    error: BaseException,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def load(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "load_settings", load)
+    assert main(["--listen"]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("blockrep-server: error: ")
+    assert ("oops" in line and "test_main.py:" in line) == (code == 70)
+
+
+@pytest.mark.parametrize("way", [">/dev/full", ">&-", "| true", "2>/dev/full"])
+def test_a_server_that_nobody_reads_serves(way: str, tmp_path: Path) -> None:
+    config, path = tmp_path / "config.toml", tmp_path / "s"
+    config.write_text(f"[storage]\nstate_directory = '{tmp_path}'\n")
+    # The shell tells who it is that it becomes; in a pipe it is another process.
+    script = f'sh -c \'echo $$ >"$0"; exec "$@"\' "$@" {way}'
+    words = [sys.executable, "-c", program("server"), "--listen", f"unix:{path}"]
+    argv = ["bash", "-o", "pipefail", "-c", script, "bash", str(tmp_path / "pid"), *words]
+    with subprocess.Popen([*argv, "--config", str(config)]) as shell:
+        deadline = time.monotonic() + 60
+        while not path.is_socket():
+            assert shell.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        # Where it listens was told, or not, in between.
+        time.sleep(0.2)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+        assert shell.wait(60) == 0
 
 
 def test_missing_certificates_are_told_with_the_remedy(

@@ -11,7 +11,7 @@ from blockrep.transport.interface import PeerInfo
 from blockrep.transport.tls import TlsTransport, connect
 from blockrep.transport.tls_context import client_context, server_context
 from blockrep.transport.tls_files import TlsFiles
-from blockrep.transport.tls_listener import TlsListener
+from blockrep.transport.tls_listener import Joins, TlsListener
 
 LOOPBACK = "127.0.0.1"
 
@@ -43,12 +43,14 @@ async def listening(
     max_unauthenticated: int = 32,
     handshake_seconds: float = 10.0,
     patience_seconds: float = 10.0,
+    joins: Joins | None = None,
     addresses: Sequence[tuple[str, int]] = ((LOOPBACK, 0),),
 ) -> AsyncIterator[Server]:
     server = Server()
     server.listener = TlsListener(
         server_context(files),
         server.serve,
+        joins=joins,
         refused=server.refuse,
         max_unauthenticated=max_unauthenticated,
         handshake_seconds=handshake_seconds,

@@ -18,10 +18,11 @@ from cryptography import x509
 
 from blockrep.certificates.naming import Role
 from blockrep.errors import BlockrepError, BusyError, ConfigurationError, ConnectionLostError
+from blockrep.transport.joining import PREAMBLE, open_join
 from blockrep.transport.tls import TlsTransport, connect
-from blockrep.transport.tls_context import client_context, server_context
+from blockrep.transport.tls_context import client_context, join_context, server_context
 from blockrep.transport.tls_files import TlsFiles
-from blockrep.transport.tls_listener import TlsListener
+from blockrep.transport.tls_listener import Joins, TlsListener
 from transport.contract import receive_exactly
 from transport.endpoints import LOOPBACK, connected, listening
 from transport.hosts import Hosts
@@ -178,7 +179,7 @@ async def test_while_others_wait_the_longest_handshake_gives_way(hosts: Hosts) -
         await echo_works(server.port, hosts)
         await server.accepted.get()
         assert server.refused.qsize() == 5, "the last one has a slot, which nobody waits for"
-        assert "no TLS handshake within" in str(await server.refused.get())
+        assert "while others wait" in str(await server.refused.get())
         left, writer = idle[-1]
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(left.read(), 0.3)
@@ -186,6 +187,77 @@ async def test_while_others_wait_the_longest_handshake_gives_way(hosts: Hosts) -
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+
+def joins_of(hosts: Hosts, *, is_open: bool = True) -> Joins:
+    """Return what waits for a question of whoever joins, without a limit of its own."""
+
+    async def serve(transport: TlsTransport) -> None:
+        await receive_exactly(transport, 1)
+
+    return Joins(join_context(hosts.server()), lambda: is_open, serve)
+
+
+async def test_a_first_byte_in_the_last_moment_keeps_nobody_waiting(hosts: Hosts) -> None:
+    """It ends the wait for a preamble, in whose place the handshake begins: that is as old."""
+    async with listening(
+        hosts.server(),
+        max_unauthenticated=1,
+        handshake_seconds=60,
+        patience_seconds=0.05,
+        joins=joins_of(hosts),
+    ) as server:
+        with socket.create_connection((LOOPBACK, server.port)) as oldest:
+            await asyncio.sleep(0.1)
+            with socket.create_connection((LOOPBACK, server.port)):
+                # No await since the byte: the loop learns of it and of who waits at once.
+                oldest.send(b"\x16")
+                async with asyncio.timeout(5):
+                    await echo_works(server.port, hosts)
+                    await server.accepted.get()
+            assert "while others wait" in str(await server.refused.get())
+
+
+@pytest.mark.parametrize("bytes_sent", [b"", PREAMBLE[:1], b"\x16", PREAMBLE])
+async def test_the_time_for_a_handshake_is_one_whatever_comes_first(
+    hosts: Hosts, bytes_sent: bytes
+) -> None:
+    async with listening(hosts.server(), handshake_seconds=0.6, joins=joins_of(hosts)) as server:
+        with socket.create_connection((LOOPBACK, server.port)) as client:
+            begun = asyncio.get_running_loop().time()
+            await asyncio.sleep(0.4)
+            client.send(bytes_sent)
+            assert "no TLS handshake within 0.6 seconds" in str(await server.refused.get())
+            assert asyncio.get_running_loop().time() - begun < 0.9
+
+
+async def test_while_others_wait_whoever_joins_in_silence_gives_way(hosts: Hosts) -> None:
+    async with listening(
+        hosts.server(), max_unauthenticated=2, patience_seconds=0.05, joins=joins_of(hosts)
+    ) as server:
+        context = client_context(hosts.client())
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                silent = await open_join(LOOPBACK, server.port, context, LOOPBACK, 10)
+                stack.callback(silent.abort)
+            async with asyncio.timeout(5):
+                await echo_works(server.port, hosts)
+                await server.accepted.get()
+            assert "while others wait" in str(await server.refused.get())
+
+
+async def test_while_others_wait_a_refused_client_that_stays_gives_way(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blockrep.transport.tls_listener._LINGER_SECONDS", 60)
+    async with listening(hosts.server(), max_unauthenticated=1, patience_seconds=0.05) as server:
+        with socket.create_connection((LOOPBACK, server.port)) as client:
+            client.send(b"GET / HTTP/1.1\r\n\r\n")
+            async with asyncio.timeout(5):
+                await echo_works(server.port, hosts)
+                await server.accepted.get()
+            assert "does not speak TLS" in str(await server.refused.get())
+            assert server.refused.empty(), "it was told once"
 
 
 async def test_no_more_handshakes_at_once_than_allowed(hosts: Hosts) -> None:

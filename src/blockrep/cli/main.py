@@ -8,47 +8,82 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 
 from blockrep.cli.arguments import parse_arguments
-from blockrep.errors import BlockrepError, InternalError, InterruptedByUserError
+from blockrep.errors import BlockrepError, InternalError, InterruptedByUserError, StorageError
+from blockrep.streams import discard_output, prepare_streams
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
+    prepare_streams(output_matters=True)
     options = argparse.Namespace(json=False, debug=False)
     try:
-        options = parse_arguments(arguments)
-        command = importlib.import_module(f"blockrep.cli.commands.{options.command}")
-        return int(command.run(options))
-    except BlockrepError as error:
-        return _fail(error, options)
-    except KeyboardInterrupt:
-        return _fail(InterruptedByUserError("interrupted"), options)
+        _be_interruptible()
+        try:
+            options = parse_arguments(arguments)
+        except SystemExit:  # --help or --version was answered
+            code = 0
+        else:
+            command = importlib.import_module(f"blockrep.cli.commands.{options.command}")
+            code = int(command.run(options))
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
-        # Whoever read our output is gone; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except Exception as error:  # noqa: BLE001 - the last resort of the program
-        defect = InternalError(
+        return _unread()
+    except BaseException as error:  # noqa: BLE001 - the last resort of the program
+        failure = _explained(error)
+    try:
+        _tell(failure, options)
+    except BrokenPipeError:
+        return _unread()
+    except StorageError:
+        discard_output()
+    return failure.exit_code
+
+
+def _be_interruptible() -> None:
+    """Let what would end us at once do as SIGINT does, unless it is ignored: nohup(1)."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+
+
+def _unread() -> int:
+    """Whoever read our output is gone: as if that had ended us."""
+    discard_output()
+    return 141
+
+
+def _explained(error: BaseException) -> BlockrepError:
+    if isinstance(error, BlockrepError):
+        return error
+    failure: BlockrepError
+    if isinstance(error, KeyboardInterrupt):
+        failure = InterruptedByUserError("interrupted")
+    else:
+        failure = InternalError(
             f"defect in blockrep: {type(error).__name__}: {error}",
             safe="good snapshots are never written",
             next_step="run again with --debug and report what it shows",
         )
-        return _fail(defect, options)
+    failure.__cause__ = error
+    return failure
 
 
-def _fail(error: BlockrepError, options: argparse.Namespace) -> int:
+def _tell(error: BlockrepError, options: argparse.Namespace) -> None:
+    """Tell of an error. Raises BrokenPipeError, StorageError."""
     if getattr(options, "debug", False):
-        traceback.print_exc()
+        traceback.print_exception(error)
     text = " ".join(str(error).split())
     print(f"blockrep: error: {text}", file=sys.stderr)
     if getattr(options, "json", False):
         fields = {"event": "error", **error.as_fields(), "exit_code": error.exit_code}
         print(json.dumps(fields), flush=True)
-    return error.exit_code
+    sys.stdout.flush()

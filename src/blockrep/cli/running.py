@@ -37,27 +37,40 @@ T = TypeVar("T")
 
 
 def run_operation(operation: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; SIGINT and SIGTERM cancel it, so that both hosts are left in order.
+    """Run to the end; SIGINT, SIGTERM and SIGHUP cancel it, so that both hosts are left in order.
+
+    A SIGHUP that is ignored stays so: nohup(1).
 
     Raises:
         InterruptedByUserError: a signal ended it.
     """
     logging.basicConfig(format="blockrep: %(levelname)s: %(message)s")
     logging.addLevelName(logging.WARNING, "warning")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_cancellable(operation))
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_cancellable(operation, numbers))
+    finally:
+        # The loop leaves the system's defaults.
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-async def _cancellable(operation: Coroutine[Any, Any, T]) -> T:
+async def _cancellable(operation: Coroutine[Any, Any, T], numbers: list[signal.Signals]) -> T:
     task = asyncio.ensure_future(operation)
     received: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
+        if received and number == signal.SIGHUP:
+            return  # a terminal that closes tells the same process twice
         received.append(number)
         task.cancel()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in numbers:
         loop.add_signal_handler(number, stop, number)
     try:
         return await task

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pwd
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,13 +22,18 @@ __all__ = ["default_directories", "load_settings", "load_tls_settings"]
 
 _FILE_NAME: Final = "config.toml"
 _MAX_FILE_BYTES: Final = 4 * 1024 * 1024
+_LONG_NUMBER: Final = re.compile(rb"(?<![\d_])\d(?:_?\d){4299,}")
 
 
 def default_directories(environment: Mapping[str, str], user_id: int) -> Directories:
-    """Return where things lie: under /etc, /var/lib and /run for root, by XDG for others."""
+    """Return where things lie: under /etc, /var/lib and /run for root, by XDG for others.
+
+    Raises:
+        ConfigurationError: nothing says where this user is at home.
+    """
     if user_id == 0:
         return Directories(Path("/etc/blockrep"), Path("/var/lib/blockrep"), Path("/run/blockrep"))
-    home = Path(environment.get("HOME") or Path.home())
+    home = _home(environment, user_id)
     state = _xdg(environment, "XDG_STATE_HOME") or home / ".local/state/blockrep"
     return Directories(
         _xdg(environment, "XDG_CONFIG_HOME") or home / ".config/blockrep",
@@ -72,14 +79,22 @@ def _find(
     if file is None:
         default = directories.configuration / _FILE_NAME
         return default.absolute(), directories
-    if file.is_file():
+    if _is_there(file):
         directories = Directories(file.absolute().parent, directories.state, directories.runtime)
     return file.absolute(), directories
 
 
 def _values(found: Path, given: Path | None) -> Mapping[str, object]:
     """Return what the file says; nothing, if it is the default one and does not exist."""
-    return {} if given is None and not found.exists() else _parse(found)
+    return {} if given is None and not _is_there(found) else _parse(found)
+
+
+def _is_there(file: Path) -> bool:
+    """Tell whether there is something. Raises ConfigurationError."""
+    try:
+        return file.exists()
+    except OSError as error:
+        raise ConfigurationError(f"cannot be read: {error.strerror}", where=str(file)) from error
 
 
 def _parse(file: Path) -> Mapping[str, object]:
@@ -99,6 +114,24 @@ def _parse(file: Path) -> Mapping[str, object]:
         raise ConfigurationError("is not UTF-8", where=str(file)) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"is not TOML: {error}", where=str(file)) from error
+    except ValueError as error:
+        # Of Python's limit for integers: the parser says neither that nor where.
+        before, *rest = _LONG_NUMBER.split(content, 1)
+        line = f": line {len(before.splitlines())}" if rest else ""
+        raise ConfigurationError("a number has too many digits", where=f"{file}{line}") from error
+    except RecursionError as error:
+        raise ConfigurationError("is nested too deeply", where=str(file)) from error
+
+
+def _home(environment: Mapping[str, str], user_id: int) -> Path:
+    if given := environment.get("HOME"):
+        return Path(given)
+    try:
+        return Path(pwd.getpwuid(user_id).pw_dir)
+    except KeyError as error:
+        raise ConfigurationError(
+            f"user {user_id} has no entry that says where its home is", next_step="set HOME"
+        ) from error
 
 
 def _xdg(environment: Mapping[str, str], variable: str) -> Path | None:

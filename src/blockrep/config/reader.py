@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from blockrep.config.values import (
     DURATION_FORMS,
@@ -19,6 +20,11 @@ from blockrep.config.values import (
 from blockrep.errors import ConfigurationError
 
 __all__ = ["Table"]
+
+#: What Linux takes: NAME_MAX, and PATH_MAX less a name that is put below a folder.
+_MAX_NAME_BYTES: Final = 255
+_MAX_PATH_BYTES: Final = 3840
+_SHOWN: Final = 200
 
 
 class Table:
@@ -78,7 +84,16 @@ class Table:
             return default
         if not text or "\0" in text:
             self.reject(name, "a path")
-        return self._file.parent / Path(text).expanduser()
+        try:
+            path = self._file.parent / Path(text).expanduser()
+            encoded = os.fsencode(path)
+        except (RuntimeError, UnicodeError):
+            self.reject(name, "a path; ~NAME is the home of a user of this host")
+        if len(encoded) > _MAX_PATH_BYTES or max(map(len, encoded.split(b"/"))) > _MAX_NAME_BYTES:
+            self.reject(
+                name, f"a path of {_MAX_PATH_BYTES} bytes at most, {_MAX_NAME_BYTES} in each name"
+            )
+        return path
 
     def addresses(
         self, name: str, default: Sequence[Address | LocalAddress]
@@ -168,7 +183,7 @@ class Table:
         self._fail(
             self._dotted(name),
             accepted,
-            what or (f"{value!r} is not accepted" if name in self else "it is missing"),
+            what or (f"{_shown(value)} is not accepted" if name in self else "it is missing"),
         )
 
     def _measure(
@@ -210,6 +225,14 @@ class Table:
             where=f"{self._file}: {key}",
             next_step=f"accepted: {accepted}" if accepted else None,
         )
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python makes no text of such; TOML has them as 0x...
+        return "a number of too many digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _quoted(name: str) -> str:

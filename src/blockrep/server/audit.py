@@ -52,8 +52,6 @@ class AuditFile(logging.Handler):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
         try:
             self._fd = os.open(path, flags, 0o600)
@@ -63,6 +61,9 @@ class AuditFile(logging.Handler):
                 where=str(path),
                 next_step="create its folder, or correct audit_file in [server]",
             ) from error
+        self._path = path
+        # Registers it to be closed at exit, so there must be something to close.
+        super().__init__()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append a line; what cannot be written is told, and stays in the other log."""

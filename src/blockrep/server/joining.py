@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -22,15 +24,18 @@ from blockrep.certificates.naming import (
     AUTHORITY_KEY,
     Role,
     certificate_path,
+    is_host_name,
 )
 from blockrep.certificates.renewal import renewed
 from blockrep.certificates.revocation import issued_for, revoked_serials
-from blockrep.errors import BlockrepError, ProtocolError, RefusedError
+from blockrep.errors import BlockrepError, InternalError, ProtocolError, RefusedError
 from blockrep.server.audit import audit_for
 from blockrep.transport.interface import Transport
 from blockrep.transport.joining import receive_message, send_message
 
 __all__ = ["JoinDesk"]
+
+_log = logging.getLogger("blockrep.server")
 
 _SECONDS: Final = 10.0
 _RENEWED_DAYS: Final = 90
@@ -86,6 +91,13 @@ class JoinDesk:
                 except BlockrepError as error:
                     audit("refused", {"operation": "join", "what": error.what})
                     answer = {"error": error.code, **error.as_fields()}
+                except Exception:  # noqa: BLE001 - whatever it was, it is on record and answered
+                    _log.exception("a request for a certificate was not answered")
+                    unknown = InternalError(
+                        "the request was not answered", next_step="see the log of the server"
+                    )
+                    audit("refused", {"operation": "join", "what": unknown.what})
+                    answer = {"error": unknown.code, **unknown.as_fields()}
                 await send_message(transport, answer)
                 await transport.close()
         except (TimeoutError, BlockrepError) as error:
@@ -156,9 +168,8 @@ class JoinDesk:
         ):
             raise refusal
         self._check_key(public_key, old)
-        (common_name,) = old.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-        name = str(common_name.value)
-        if not self._knows(_identity_of(old)):
+        name, identity = _names_of(old)
+        if not self._knows(identity):
             raise RefusedError(
                 "there is no rule for this identity (any more)",
                 safe=nothing,
@@ -208,19 +219,30 @@ def _key_of(request: Mapping[str, Any]) -> ec.EllipticCurvePublicKey:
             and signing.is_signature_valid
         ):
             return public_key
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, UnsupportedAlgorithm):
         pass
     raise ProtocolError("the request holds no signed P-256 key")
 
 
-def _identity_of(certificate: x509.Certificate) -> str:
-    """Return the one name of a client; with none or several it is nobody."""
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+def _names_of(certificate: x509.Certificate) -> tuple[str, str]:
+    """Return what a certificate's file is called, and its identity: with several it is nobody.
+
+    Raises:
+        ProtocolError: the authority signed it, but not by way of us.
+    """
+    try:
+        (common_name,) = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        raise ProtocolError("the certificate names nobody") from error
+    name = str(common_name.value)
+    if not is_host_name(name):
+        raise ProtocolError("the certificate names nobody")
     found = [
         *names.get_values_for_type(x509.DNSName),
         *names.get_values_for_type(x509.UniformResourceIdentifier),
     ]
-    return found[0] if len(found) == 1 else ""
+    return name, found[0] if len(found) == 1 else ""
 
 
 def _certificate_of(request: Mapping[str, Any]) -> x509.Certificate:

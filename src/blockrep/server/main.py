@@ -8,6 +8,7 @@ import functools
 import os
 import pwd
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -20,10 +21,11 @@ from blockrep.config.load import load_settings
 from blockrep.config.settings import Settings
 from blockrep.config.ssh_keys import is_key_fingerprint
 from blockrep.config.values import Address, LocalAddress, parse_listening_address
-from blockrep.errors import BlockrepError, UsageError
+from blockrep.errors import BlockrepError, InternalError, InterruptedByUserError, UsageError
 from blockrep.server.listening import serve_listening
 from blockrep.server.logs import log_to_stderr, log_to_system
 from blockrep.server.stdio import serve_stdio
+from blockrep.streams import prepare_streams
 
 __all__ = ["main"]
 
@@ -73,18 +75,40 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server; return its exit code."""
+    # It serves, whether anybody reads where it listens or not.
+    prepare_streams(output_matters=False)
     try:
-        options = _parser().parse_args(arguments)
-        if options.stdio:
-            return _run_stdio(options)
-        if options.listen is None:
-            raise UsageError(
-                "nothing to do", next_step="use --listen or --stdio; see blockrep-server --help"
-            )
-        return _run_listening(options)
+        return _run(_parser().parse_args(arguments))
     except BlockrepError as error:
-        print(f"blockrep-server: error: {error}", file=sys.stderr)  # noqa: T201 - a command line
-        return error.exit_code
+        return _fail(error)
+    except KeyboardInterrupt:
+        return _fail(InterruptedByUserError("interrupted"))
+    except Exception as error:  # noqa: BLE001 - the last resort of the program
+        *_, last = traceback.extract_tb(error.__traceback__)
+        return _fail(
+            InternalError(
+                f"defect in blockrep: {type(error).__name__}: {error}",
+                where=f"{Path(last.filename).name}:{last.lineno}",
+                safe="good snapshots are never written",
+                next_step="report this line",
+            )
+        )
+
+
+def _fail(error: BlockrepError) -> int:
+    text = " ".join(str(error).split())
+    print(f"blockrep-server: error: {text}", file=sys.stderr)  # noqa: T201 - a command line
+    return error.exit_code
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.stdio:
+        return _run_stdio(options)
+    if options.listen is None:
+        raise UsageError(
+            "nothing to do", next_step="use --listen or --stdio; see blockrep-server --help"
+        )
+    return _run_listening(options)
 
 
 def _run_listening(options: argparse.Namespace) -> int:

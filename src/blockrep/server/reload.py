@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from blockrep.errors import BlockrepError
 from blockrep.replication.receiver import AuditSink
 
 __all__ = ["Prepare", "reload", "reload_when"]
+
+_KEPT: Final = "the configuration was not reloaded, the one before stays"
+_IN_PART: Final = "the new configuration may hold in part: restart the server"
 
 _log = logging.getLogger("blockrep.server")
 
@@ -21,7 +25,8 @@ def reload(prepare: Prepare, audit: AuditSink) -> bool:
     """Let a new configuration hold; a wrong one is told, and the one before stays.
 
     Args:
-        prepare: see :data:`Prepare`; raises BlockrepError.
+        prepare: see :data:`Prepare`; raises BlockrepError, and a defect is none but its own: who
+            withdraws a right must be told, and must be able to try again.
         audit: told the event ``reload``; a success is told to where the new configuration says.
 
     Returns:
@@ -30,13 +35,26 @@ def reload(prepare: Prepare, audit: AuditSink) -> bool:
     try:
         apply = prepare()
     except BlockrepError as error:
-        _log.error("the configuration was not reloaded, the one before stays: %s", error)
-        audit("reload", {"done": False, "what": str(error)})
-        return False
-    apply()
+        return _failed(_KEPT, str(error), audit)
+    except Exception as error:  # noqa: BLE001 - see above
+        return _failed(_KEPT, _as_text(error), audit, traceback=True)
+    try:
+        apply()
+    except Exception as error:  # noqa: BLE001 - see above
+        return _failed(_IN_PART, _as_text(error), audit, traceback=True)
     _log.info("the configuration was reloaded")
     audit("reload", {"done": True})
     return True
+
+
+def _failed(outcome: str, what: str, audit: AuditSink, *, traceback: bool = False) -> bool:
+    _log.error("%s: %s", outcome, what, exc_info=traceback)
+    audit("reload", {"done": False, "what": what})
+    return False
+
+
+def _as_text(error: Exception) -> str:
+    return f"defect in blockrep: {type(error).__name__}: {error}"
 
 
 async def reload_when(asked: asyncio.Event, prepare: Prepare, audit: AuditSink) -> None:

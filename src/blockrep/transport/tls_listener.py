@@ -47,7 +47,7 @@ class Joins(NamedTuple):
     """Answers connections that announce a join.
 
     ``context`` asks for no certificate, and is used while ``is_open`` says so; ``serve`` ends by
-    itself, in bounded time.
+    itself, in bounded time, and is cancelled if others wait for the slot.
     """
 
     context: ssl.SSLContext
@@ -59,8 +59,8 @@ class TlsListener:
     """Accepts connections; whoever is not authenticated costs one slot of few, for a short time.
 
     While all slots are taken nothing is accepted: clients wait in the kernel's queue rather than
-    being turned away. While some wait, whoever shakes hands for longest has to give way after a
-    while: connections that say nothing must not keep the others out.
+    being turned away. While some wait, whoever is not authenticated for longest has to give way
+    after a while, one that joins too: connections that say nothing must not keep the others out.
 
     Args:
         context: of :func:`blockrep.transport.tls_context.server_context`.
@@ -70,8 +70,8 @@ class TlsListener:
         refused: told of each connection that did not get so far: who it is, as far as its
             certificate says (nobody proved it), and why.
         max_unauthenticated: connections whose handshake is under way.
-        handshake_seconds: how long a handshake may take.
-        patience_seconds: how long it may take at least, while others wait for its slot.
+        handshake_seconds: how long a handshake may take, with what comes before it.
+        patience_seconds: how long a slot may be had at least, while others wait for it.
     """
 
     def __init__(
@@ -95,8 +95,8 @@ class TlsListener:
         self._patience_seconds = patience_seconds
         self._listening: list[socket.socket] = []
         self._handshakes: set[asyncio.Task[None]] = set()
-        #: When each began that may have to give way, the first first, and its limit.
-        self._limits: dict[asyncio.Task[None], tuple[float, asyncio.Timeout]] = {}
+        #: When each came that may have to give way, and what ends it.
+        self._slots: dict[asyncio.Task[None], tuple[float, asyncio.Timeout]] = {}
         self._served: set[asyncio.Task[None]] = set()
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
@@ -212,14 +212,14 @@ class TlsListener:
         """Somebody waits: stop accepting until a slot is free, and see to it that one will be."""
         self._pause()
         now = self._loop.time()
-        for begun, limit in self._limits.values():
-            wait_seconds = begun + self._patience_seconds - now
-            if wait_seconds > 0:
-                self._resume_later(wait_seconds)
-            elif not limit.expired():
-                limit.reschedule(now)
-            return
-        self._resume_later(self._patience_seconds)
+        came, slot = min(self._slots.values(), key=lambda one: one[0], default=(now, None))
+        wait_seconds = came + self._patience_seconds - now
+        if wait_seconds <= 0:
+            if slot is not None and not slot.expired():
+                slot.reschedule(now)
+            wait_seconds = self._patience_seconds
+        # Even if a slot is about to be free: nothing else looks again, should it not be.
+        self._resume_later(wait_seconds)
 
     def _resume_later(self, wait_seconds: float) -> None:
         if self._retry is not None:
@@ -268,18 +268,21 @@ class TlsListener:
 
         A join is answered here, within the bounds of those who are not authenticated.
         """
+        came = self._loop.time()
         tls: ssl.SSLSocket | None = None
         transport: TlsTransport | None = None
         try:
-            set_connection_options(sock)
-            joins = await self._joins_of(sock, address)
-            open_to_all = joins is not None and joins.is_open()
-            tls = wrap(joins.context if joins and open_to_all else self._context, sock)
-            readiness = Readiness(tls.fileno())
-            if joins is not None:
-                await self._answer_join(joins, tls, readiness, address)
-                return None
-            transport = await self._shake_hands(tls, readiness, address)
+            async with self._slot(came, address):
+                set_connection_options(sock)
+                joins = await self._joins_of(sock, came, address)
+                open_to_all = joins is not None and joins.is_open()
+                tls = wrap(joins.context if joins and open_to_all else self._context, sock)
+                readiness = Readiness(tls.fileno())
+                await self._greet(tls, readiness, came, address)
+                if joins is None:
+                    transport = _authenticated(tls, readiness, address)
+                else:
+                    await _answer_join(joins, tls, readiness, address)
         except _NotAdmittedError as error:
             self._refused(error.peer, error.reason)
         except BlockrepError as error:
@@ -291,63 +294,81 @@ class TlsListener:
                 (tls or sock).close()
         return transport
 
-    async def _joins_of(self, sock: socket.socket, address: str) -> Joins | None:
-        if self._joins is None:
-            return None
-        async with self._limited(address):
-            return self._joins if await announces_join(sock) else None
-
-    async def _answer_join(
-        self, joins: Joins, tls: ssl.SSLSocket, readiness: Readiness, address: str
-    ) -> None:
-        await self._greet(tls, readiness, address)
-        transport = TlsTransport(tls, readiness, peer_info(tls, address, ""))
-        try:
-            await joins.serve(transport)
-        finally:
-            transport.abort()
-
-    async def _shake_hands(
-        self, tls: ssl.SSLSocket, readiness: Readiness, address: str
-    ) -> TlsTransport:
-        await self._greet(tls, readiness, address)
-        try:
-            identity = client_identity(tls, address)
-        except ConfigurationError as error:
-            raise _NotAdmittedError(peer_info(tls, address, ""), error) from error
-        return TlsTransport(tls, readiness, peer_info(tls, address, identity))
-
     @contextlib.asynccontextmanager
-    async def _limited(self, address: str) -> AsyncIterator[None]:
-        """Limit the time of a part of a handshake."""
+    async def _slot(self, came: float, address: str) -> AsyncIterator[None]:
+        """Take a slot, until it has to be given to others."""
         task = asyncio.current_task()
         assert task is not None
-        begun = self._loop.time()
+        slot = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(self._handshake_seconds) as limit:
-                self._limits[task] = (begun, limit)
+            async with slot:
+                self._slots[task] = (came, slot)
                 yield
         except TimeoutError as error:
-            seconds = round(self._loop.time() - begun, 1)
+            if not slot.expired():
+                raise  # the connection's own
+            seconds = round(self._loop.time() - came, 1)
+            raise ConnectionLostError(
+                f"not authenticated after {seconds:g} seconds, while others wait", where=address
+            ) from error
+        finally:
+            del self._slots[task]
+
+    @contextlib.asynccontextmanager
+    async def _limited(self, came: float, address: str) -> AsyncIterator[None]:
+        """Limit the time of a part of a handshake: the parts share it."""
+        try:
+            async with asyncio.timeout_at(came + self._handshake_seconds):
+                yield
+        except TimeoutError as error:
+            seconds = round(self._loop.time() - came, 1)
             raise ConnectionLostError(
                 f"no TLS handshake within {seconds:g} seconds", where=address
             ) from error
-        finally:
-            del self._limits[task]
 
-    async def _greet(self, tls: ssl.SSLSocket, readiness: Readiness, address: str) -> None:
+    async def _joins_of(self, sock: socket.socket, came: float, address: str) -> Joins | None:
+        if self._joins is None:
+            return None
+        async with self._limited(came, address):
+            return self._joins if await announces_join(sock) else None
+
+    async def _greet(
+        self, tls: ssl.SSLSocket, readiness: Readiness, came: float, address: str
+    ) -> None:
         try:
-            async with self._limited(address):
+            async with self._limited(came, address):
                 await shake_hands(tls, readiness)
         except ssl.SSLError as error:
             explained = explain(
                 error, address, handshake=True, certificate=presented_certificate(tls)
             )
             peer = presented_peer(tls, address)
+            task = asyncio.current_task()
+            assert task is not None
             with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(_LINGER_SECONDS):
+                async with asyncio.timeout(_LINGER_SECONDS) as linger:
+                    # If it has to give way now, what is told is still why it was refused.
+                    self._slots[task] = (came, linger)
                     await drain(tls, readiness)
             raise _NotAdmittedError(peer, explained) from error
+
+
+async def _answer_join(
+    joins: Joins, tls: ssl.SSLSocket, readiness: Readiness, address: str
+) -> None:
+    transport = TlsTransport(tls, readiness, peer_info(tls, address, ""))
+    try:
+        await joins.serve(transport)
+    finally:
+        transport.abort()
+
+
+def _authenticated(tls: ssl.SSLSocket, readiness: Readiness, address: str) -> TlsTransport:
+    try:
+        identity = client_identity(tls, address)
+    except ConfigurationError as error:
+        raise _NotAdmittedError(peer_info(tls, address, ""), error) from error
+    return TlsTransport(tls, readiness, peer_info(tls, address, identity))
 
 
 def _listen(

@@ -12,7 +12,6 @@ import json
 import random
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -43,7 +42,6 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(str(error), where="--size") from error
     if not _LEAST_BYTES <= size_bytes <= _MOST_BYTES:
         raise UsageError("the size must be from 16M to 4G", where="--size")
-    signal.signal(signal.SIGTERM, _interrupt)
     folder = Path(tempfile.mkdtemp(prefix="blockrep-demo-"))
     try:
         _Demo(folder, size_bytes).run()
@@ -53,10 +51,6 @@ def run(options: argparse.Namespace) -> int:
         else:
             shutil.rmtree(folder, ignore_errors=True)
     return 0
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 class _Demo:
