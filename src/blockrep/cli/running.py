@@ -19,7 +19,7 @@ from blockrep.config.load import load_settings
 from blockrep.config.settings import Settings
 from blockrep.config.values import parse_listening_address, parse_size
 from blockrep.errors import InterruptedByUserError, UsageError
-from blockrep.model.names import Target, VolumeName, parse_target, parse_volume
+from blockrep.model.names import TARGET_FORMS, Target, VolumeName, parse_target, parse_volume
 from blockrep.replication.sending import Compression, new_zstd_compressor
 
 __all__ = [
@@ -116,7 +116,7 @@ def target_of(text: str, settings: Settings) -> Target:
     try:
         return parse_target(text, settings.client.port)
     except ValueError as error:
-        hint = "TARGET is HOST:VG/LV, HOST:/path, tls://HOST:PORT/VG/LV or ssh://HOST/VG/LV"
+        hint = f"TARGET is {TARGET_FORMS}"
         raise UsageError(str(error), next_step=hint) from error
 
 

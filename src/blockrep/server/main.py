@@ -38,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="blockrep-server",
-        description="Keeps replicas: answers blockrep push, verify and list.",
+        description="Keeps replicas: answers blockrep push, pull, verify, list and prune.",
         allow_abbrev=False,
     )
     way = parser.add_mutually_exclusive_group()
