@@ -218,17 +218,17 @@ async def test_a_first_byte_in_the_last_moment_keeps_nobody_waiting(hosts: Hosts
             assert "while others wait" in str(await server.refused.get())
 
 
-@pytest.mark.parametrize("bytes_sent", [b"", PREAMBLE[:1], b"\x16", PREAMBLE])
+@pytest.mark.parametrize("bytes_sent", [b"\x16", PREAMBLE])
 async def test_the_time_for_a_handshake_is_one_whatever_comes_first(
     hosts: Hosts, bytes_sent: bytes
 ) -> None:
-    async with listening(hosts.server(), handshake_seconds=0.6, joins=joins_of(hosts)) as server:
+    async with listening(hosts.server(), handshake_seconds=1, joins=joins_of(hosts)) as server:
         with socket.create_connection((LOOPBACK, server.port)) as client:
             begun = asyncio.get_running_loop().time()
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.8)
             client.send(bytes_sent)
-            assert "no TLS handshake within 0.6 seconds" in str(await server.refused.get())
-            assert asyncio.get_running_loop().time() - begun < 0.9
+            assert "no TLS handshake within 1" in str(await server.refused.get())
+            assert asyncio.get_running_loop().time() - begun < 1.6
 
 
 async def test_while_others_wait_whoever_joins_in_silence_gives_way(hosts: Hosts) -> None:
