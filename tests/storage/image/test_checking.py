@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
+from blockrep.errors import StorageError
 from blockrep.model.findings import Finding, Level
 from blockrep.storage.image.checking import check_images
+from blockrep.storage.image.redo import RedoLog
 from support.hosts import MIB, Hosts
 
 
@@ -38,6 +42,31 @@ async def test_a_replica_that_is_gone_leaves_what_may_be_the_last_copies(hosts: 
     assert finding.what == "is gone, but for 1 good snapshot of it: perhaps the last copies"
     assert finding.remedy.endswith(f"rm -r {hosts.folder}/target/.blockrep/{hosts.replica.name}")
     assert finding.fix is None
+
+
+async def test_a_replica_whose_update_was_interrupted_is_finished(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no push comes any more, because its source is lost."""
+    await hosts.push()
+    hosts.change(0, 10)
+    with monkeypatch.context() as broken:
+        broken.setattr(RedoLog, "copy_into", fail)
+        with pytest.raises(StorageError, match="puts the replica back"):
+            await hosts.push()
+    finding = check(hosts)
+    if hosts.replica.exists():
+        pytest.skip("no redo files on this file system")
+    assert finding.level is Level.WARNING
+    assert "copying.img" in finding.what
+    assert finding.fix is not None
+    finding.fix()
+    assert hosts.equal()
+    assert check(hosts).level is Level.OK
+
+
+def fail(_redo: RedoLog, _fd: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 async def test_a_directory_that_others_may_write_to_is_an_error(hosts: Hosts) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from blockrep.errors import BlockrepError
 from blockrep.model.findings import Finding, Level
 from blockrep.model.names import VolumeName
 from blockrep.storage.image.catalogue import Catalogue
+from blockrep.storage.image.holding import Hold
+from blockrep.storage.image.publishing import Publisher
 from blockrep.storage.image.sidecar import DIRECTORY_NAME, ImageFile
 
 __all__ = ["check_images"]
@@ -29,12 +32,26 @@ def check_images(directory: Path) -> Iterator[Finding]:
             yield Finding.of_error(error)
 
 
+def _publish(image: ImageFile, catalogue: Catalogue) -> None:
+    with Hold(image):
+        Publisher(image, catalogue).publish(catalogue.goods()[-1])
+
+
 def _check(image: ImageFile) -> Iterator[Finding]:
     present = image.stat() is not None
     catalogue = Catalogue(image)
     goods = catalogue.goods()
     count = f"{len(goods)} good snapshot{'' if len(goods) == 1 else 's'}"
-    if catalogue.staging() is not None:
+    if catalogue.copying_path.exists():
+        yield Finding(
+            Level.WARNING,
+            str(image.path),
+            f"is not in its place but in {catalogue.copying_path}: it is being updated, or that was"
+            " interrupted",
+            "blockrep doctor --fix, or the next push, finishes that and puts it back",
+            fix=partial(_publish, image, catalogue),
+        )
+    elif catalogue.staging() is not None:
         what = "has an unfinished transfer: the next push resumes"
         yield Finding(Level.OK, str(image.path), what)
     elif present:
