@@ -152,6 +152,26 @@ def test_the_replica_is_not_seen_half_copied(tmp_path: Path) -> None:
     assert volumes.clones or "away" in states
 
 
+def test_a_replica_that_is_open_while_it_is_away_is_left_alone(tmp_path: Path) -> None:
+    """Whoever opened it in its place would see it change."""
+    refused = 0
+    for step in range(1, 200):
+        directory = tmp_path / str(step)
+        directory.mkdir()
+        volumes = ImageVolumes(directory)
+        if not committed_at(volumes, step):
+            break
+        for path in volumes.replica.parent.rglob("copying.img"):
+            if volumes.replica.exists():
+                continue
+            with path.open("rb"), pytest.raises(VolumeError, match="it is open"):
+                volumes.target().inspect()
+            refused += 1
+        volumes.target().inspect()
+        assert volumes.replica.exists()
+    assert refused or volumes.clones
+
+
 def _is_refused(volumes: ImageVolumes) -> bool:
     try:
         replica = volumes.target().inspect()

@@ -281,9 +281,10 @@ class ImageTarget:
     # Refusing.
 
     def _refuse_in_use(self, current: os.stat_result | None) -> None:
-        if current is None:
+        away = self._catalogue.copying_path
+        if current is None and not away.exists():
             return
-        path = str(self._image.path)
+        path = str(away if current is None else self._image.path)
         if kernel.is_open_for_writing(path):
             raise self._image.error(
                 "it is open for writing", "stop what has it open (a virtual machine? a mount?)"
