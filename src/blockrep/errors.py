@@ -26,7 +26,7 @@ whichever host found it.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
     "ERRORS_BY_CODE",
@@ -185,6 +185,18 @@ class InternalError(BlockrepError):
 
     code = "internal"
     exit_code = 70
+
+    @classmethod
+    def of(
+        cls, error: BaseException, *, where: str | None = None, next_step: str | None = None
+    ) -> Self:
+        """Return what an exception that nobody expected is to whoever is told of it."""
+        return cls(
+            f"defect in blockrep: {type(error).__name__}: {error}",
+            where=where,
+            safe="good snapshots are never written",
+            next_step=next_step,
+        )
 
 
 class InterruptedByUserError(BlockrepError):

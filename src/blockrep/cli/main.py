@@ -68,10 +68,8 @@ def _explained(error: BaseException) -> BlockrepError:
     if isinstance(error, KeyboardInterrupt):
         failure = InterruptedByUserError("interrupted")
     else:
-        failure = InternalError(
-            f"defect in blockrep: {type(error).__name__}: {error}",
-            safe="good snapshots are never written",
-            next_step="run again with --debug and report what it shows",
+        failure = InternalError.of(
+            error, next_step="run again with --debug and report what it shows"
         )
     failure.__cause__ = error
     return failure

@@ -85,14 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(InterruptedByUserError("interrupted"))
     except Exception as error:  # noqa: BLE001 - the last resort of the program
         *_, last = traceback.extract_tb(error.__traceback__)
-        return _fail(
-            InternalError(
-                f"defect in blockrep: {type(error).__name__}: {error}",
-                where=f"{Path(last.filename).name}:{last.lineno}",
-                safe="good snapshots are never written",
-                next_step="report this line",
-            )
-        )
+        where = f"{Path(last.filename).name}:{last.lineno}"
+        return _fail(InternalError.of(error, where=where, next_step="report this line"))
 
 
 def _fail(error: BlockrepError) -> int:

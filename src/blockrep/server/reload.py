@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from blockrep.errors import BlockrepError
+from blockrep.errors import BlockrepError, InternalError
 from blockrep.replication.receiver import AuditSink
 
 __all__ = ["Prepare", "reload", "reload_when"]
@@ -37,11 +37,11 @@ def reload(prepare: Prepare, audit: AuditSink) -> bool:
     except BlockrepError as error:
         return _failed(_KEPT, str(error), audit)
     except Exception as error:  # noqa: BLE001 - see above
-        return _failed(_KEPT, _as_text(error), audit, traceback=True)
+        return _failed(_KEPT, InternalError.of(error).what, audit, traceback=True)
     try:
         apply()
     except Exception as error:  # noqa: BLE001 - see above
-        return _failed(_IN_PART, _as_text(error), audit, traceback=True)
+        return _failed(_IN_PART, InternalError.of(error).what, audit, traceback=True)
     _log.info("the configuration was reloaded")
     audit("reload", {"done": True})
     return True
@@ -51,10 +51,6 @@ def _failed(outcome: str, what: str, audit: AuditSink, *, traceback: bool = Fals
     _log.error("%s: %s", outcome, what, exc_info=traceback)
     audit("reload", {"done": False, "what": what})
     return False
-
-
-def _as_text(error: Exception) -> str:
-    return f"defect in blockrep: {type(error).__name__}: {error}"
 
 
 async def reload_when(asked: asyncio.Event, prepare: Prepare, audit: AuditSink) -> None:
