@@ -16,6 +16,7 @@ from blockrep.storage.image import kernel
 from blockrep.storage.image.source import ImageSource
 from blockrep.storage.image.target import ImageTarget
 from blockrep.storage.interface import SourceVolume, StorageSettings, TargetVolume
+from storage.transfers import Transfer
 from storage.volumes import CrashError
 
 KIB = 1024
@@ -212,3 +213,24 @@ class Crashing:
             return function(*args, **kwargs)
 
         return call
+
+
+def at_each_step(directory: Path) -> Iterator[tuple[int, ImageVolumes]]:
+    """Yield steps to crash at, with fresh volumes for each; whoever takes them ends it."""
+    for step in range(1, 100):
+        (directory / str(step)).mkdir()
+        yield step, ImageVolumes(directory / str(step))
+    raise AssertionError("it never ends")
+
+
+def crashes_in_commit(volumes: ImageVolumes, transfer: Transfer, step: int) -> bool:
+    """Stream a transfer, and crash at a step of its commit; False: there is no such step."""
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    try:
+        with Crashing(step):
+            transfer.target.commit(staging, transfer.digest)
+    except CrashError:
+        volumes.reboot()
+        return True
+    return False

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from blockrep.errors import DivergedError, VolumeError
-from storage.image_volumes import Crashing, ImageVolumes
+from storage.image_volumes import ImageVolumes, at_each_step, crashes_in_commit
 from storage.transfers import Transfer, adopt, change_live, push
-from storage.volumes import CrashError
 
 
 @pytest.fixture
@@ -45,22 +44,10 @@ def test_an_adopted_replica_keeps_its_owner(volumes: ImageVolumes) -> None:
 def test_another_file_in_the_replicas_place_is_not_replaced(tmp_path: Path) -> None:
     # A crash anywhere in a commit, and then somebody puts a file of his there.
     refused = 0
-    for step in range(1, 200):
-        directory = tmp_path / str(step)
-        directory.mkdir()
-        volumes = ImageVolumes(directory)
+    for step, volumes in at_each_step(tmp_path):
         base = push(volumes, None)
         change_live(volumes, random.Random(step))
-        transfer = Transfer(volumes, base)
-        staging = transfer.target.begin(transfer.request)
-        transfer.stream(staging)
-        crashed = False
-        try:
-            with Crashing(step):
-                transfer.target.commit(staging, transfer.digest)
-        except CrashError:
-            crashed = True
-            volumes.reboot()
+        crashed = crashes_in_commit(volumes, Transfer(volumes, base), step)
         own = volumes.replica.with_name("own")
         if volumes.replica.exists():  # else a redo file was being copied into it
             volumes.replica.rename(own)
@@ -77,25 +64,13 @@ def committed_at(volumes: ImageVolumes, step: int) -> bool:
     volumes.write_live(0, random.Random(step).randbytes(volumes.sizes[1]))
     base = push(volumes, None)
     volumes.write_live(300_000, b"new content")
-    transfer = Transfer(volumes, base)
-    staging = transfer.target.begin(transfer.request)
-    transfer.stream(staging)
-    try:
-        with Crashing(step):
-            transfer.target.commit(staging, transfer.digest)
-    except CrashError:
-        volumes.reboot()
-        return True
-    return False
+    return crashes_in_commit(volumes, Transfer(volumes, base), step)
 
 
 def test_what_is_written_to_the_replica_after_a_crash_is_not_taken_for_ours(tmp_path: Path) -> None:
     """Recovery does not copy over it, and no snapshot is good whose replica is not (I2, I7)."""
     drifted = 0
-    for step in range(1, 200):
-        directory = tmp_path / str(step)
-        directory.mkdir()
-        volumes = ImageVolumes(directory)
+    for step, volumes in at_each_step(tmp_path):
         crashed = committed_at(volumes, step)
         if volumes.replica.exists():
             volumes.tamper(900_000, b"somebody's")
@@ -113,11 +88,7 @@ def test_what_is_written_to_the_replica_after_a_crash_is_not_taken_for_ours(tmp_
 
 
 def test_a_file_made_anew_with_the_same_inode_is_not_copied_into(tmp_path: Path) -> None:
-    volumes = ImageVolumes(tmp_path)
-    for step in range(1, 200):
-        directory = tmp_path / str(step)
-        directory.mkdir()
-        volumes = ImageVolumes(directory)
+    for step, volumes in at_each_step(tmp_path):
         if not committed_at(volumes, step):
             return
         if volumes.replica.exists():
@@ -131,10 +102,7 @@ def test_a_file_made_anew_with_the_same_inode_is_not_copied_into(tmp_path: Path)
 def test_the_replica_is_not_seen_half_copied(tmp_path: Path) -> None:
     """At every step of a commit it is what it was, is what it becomes, or is not there."""
     states = []
-    for step in range(1, 200):
-        directory = tmp_path / str(step)
-        directory.mkdir()
-        volumes = ImageVolumes(directory)
+    for step, volumes in at_each_step(tmp_path):
         crashed = committed_at(volumes, step)
         if not volumes.replica.exists():
             states.append("away")
@@ -155,10 +123,7 @@ def test_the_replica_is_not_seen_half_copied(tmp_path: Path) -> None:
 def test_a_replica_that_is_open_while_it_is_away_is_left_alone(tmp_path: Path) -> None:
     """Whoever opened it in its place would see it change."""
     refused = 0
-    for step in range(1, 200):
-        directory = tmp_path / str(step)
-        directory.mkdir()
-        volumes = ImageVolumes(directory)
+    for step, volumes in at_each_step(tmp_path):
         if not committed_at(volumes, step):
             break
         for path in volumes.replica.parent.rglob("copying.img"):

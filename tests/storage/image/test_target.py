@@ -23,7 +23,7 @@ from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Replica, Snapshot
 from blockrep.storage.image.target import ImageTarget
 from blockrep.storage.memory import MemoryHost, MemoryTarget
-from storage.image_volumes import Crashing, ImageVolumes
+from storage.image_volumes import Crashing, ImageVolumes, at_each_step, crashes_in_commit
 from storage.mounts import MIB, CannotMountError, mounted
 from storage.transfers import Transfer, adopt, change_live, new_id, push
 from storage.volumes import CrashError
@@ -116,24 +116,14 @@ def committed_not_published(
 
     Yields the volumes, the base, the transfer, and the replica if there was something to happen to.
     """
-    for step in range(1, 100):
-        (directory / str(step)).mkdir()
-        volumes = ImageVolumes(directory / str(step))
+    for step, volumes in at_each_step(directory):
         base = push(volumes, None)
         volumes.write_live(0, random.Random(3).randbytes(50_000))
         transfer = Transfer(volumes, base if mode == "incremental" else None)
-        staging = transfer.target.begin(transfer.request)
-        transfer.stream(staging)
-        try:
-            with Crashing(step):
-                transfer.target.commit(staging, transfer.digest)
-        except CrashError:
-            volumes.reboot()
-        else:
+        if not crashes_in_commit(volumes, transfer, step):
             return
         if kill(volumes):
             yield volumes, base, transfer, volumes.target().inspect()
-    pytest.fail("it never ends")
 
 
 def finish_by(volumes: ImageVolumes, transfer: Transfer, mode: str) -> None:
