@@ -13,8 +13,8 @@ from workspace import HOST, Workspace
 
 
 def program_text(part: str) -> str:
-    """Return what ``python -c`` needs to run the client ("cli") or the "server"."""
-    return f"import sys; from blockrep.{part}.main import main; sys.exit(main())"
+    """Return what ``python -c`` needs to run the "client" or the "server"."""
+    return f"import sys; from blockrep.programs import {part}; sys.exit({part}())"
 
 
 def compress_options() -> dict[str, tuple[str, ...]]:
@@ -116,7 +116,7 @@ class Product:
         """Return a push or verification of one volume."""
         arguments = [command, str(source), target, output, *options]
         arguments += ["--config", str(self._space.folder / "client.toml")]
-        return Program(f"blockrep {command}", self._python("cli", arguments))
+        return Program(f"blockrep {command}", self._python("client", arguments))
 
     def _python(self, part: str, arguments: list[str]) -> list[str]:
         if self.samples is not None:

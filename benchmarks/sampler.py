@@ -1,6 +1,6 @@
 """Runs one end of blockrep and notes where its threads are: ``--profile`` of run.py.
 
-``python sampler.py NOTE cli|server ARGUMENT...``. Every few milliseconds it looks at the Python
+``python sampler.py NOTE client|server ARGUMENT...``. Every few milliseconds it looks at the Python
 line of each thread. A thread in native code (hashing, reading, encryption) counts for the line that
 called it; one that waits for others does not count. The kernel adds what each thread has used of a
 processor: the stage that is at 100 % is the one that limits.
@@ -8,7 +8,6 @@ processor: the stage that is at 100 % is the one that limits.
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 import threading
@@ -17,13 +16,15 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from blockrep import programs
+
 _PERIOD_SECONDS = 0.004
 _WAITING = {"wait", "select", "_worker", "get", "acquire", "poll", "run_once", "run"}
 _SHOWN = 25
 
 
 def sampler_argv(note: Path, part: str) -> list[str]:
-    """Return the command that runs one end ("cli" or "server") and writes a note."""
+    """Return the command that runs one end ("client" or "server") and writes a note."""
     return [sys.executable, __file__, str(note), part]
 
 
@@ -66,12 +67,13 @@ def _thread_seconds() -> dict[str, float]:
 
 def main(note: Path, part: str, arguments: list[str]) -> int:
     """Run the program; write the note when it has ended."""
-    program = importlib.import_module(f"blockrep.{part}.main")
+    run = {"client": programs.client, "server": programs.server}[part]
+    sys.argv[1:] = arguments
     end, places, cpu = threading.Event(), Counter[str](), dict[str, float]()
     thread = threading.Thread(target=_sample, args=(end, places, cpu), daemon=True)
     thread.start()
     try:
-        return int(program.main(arguments))
+        return run()
     finally:
         end.set()
         thread.join()

@@ -13,7 +13,7 @@ from sampler import place_of, sampler_argv
 def test_a_sampled_program_does_what_it_does(tmp_path: Path) -> None:
     note = tmp_path / "note.json"
     done = subprocess.run(
-        [*sampler_argv(note, "cli"), "--version"], capture_output=True, text=True, check=True
+        [*sampler_argv(note, "client"), "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("blockrep ")
     figures = json.loads(note.read_text())

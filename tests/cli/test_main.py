@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -10,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -64,10 +64,11 @@ def test_a_missing_configuration_is_named(capsys: pytest.CaptureFixture[str]) ->
     assert "/nowhere.toml" in capsys.readouterr().err
 
 
-class Command:
+class Command(ModuleType):
     """Stands in for a command's module: what it raises is what is looked at."""
 
     def __init__(self, error: BaseException) -> None:
+        super().__init__("command")
         self._error = error
 
     def run(self, _options: object) -> int:
@@ -76,11 +77,10 @@ class Command:
 
 @pytest.mark.parametrize("json_option", [[], ["--json"]])
 def test_an_error_has_its_code_and_is_told_once(
-    json_option: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    json_option: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = NoSpaceError("pool is full", where="vg/pool", safe="nothing was changed")
-    monkeypatch.setattr(importlib, "import_module", lambda _name: Command(error))
-    assert main(["verify", "a/b", "c:d/e", *json_option]) == 6
+    assert main(["verify", "a/b", "c:d/e", *json_option], lambda _name: Command(error)) == 6
     output = capsys.readouterr()
     assert output.err == "blockrep: error: vg/pool: pool is full; nothing was changed\n"
     if json_option:
@@ -90,15 +90,11 @@ def test_an_error_has_its_code_and_is_told_once(
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (ValueError("oops"), 70)])
 def test_defects_and_interruptions_have_codes_of_their_own(
-    error: BaseException,
-    code: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(importlib, "import_module", lambda _name: Command(error))
-    assert main(["verify", "a/b", "c:d/e"]) == code
+    assert main(["verify", "a/b", "c:d/e"], lambda _name: Command(error)) == code
     assert len(capsys.readouterr().err.splitlines()) == 1
-    assert main(["verify", "a/b", "c:d/e", "--debug"]) == code
+    assert main(["verify", "a/b", "c:d/e", "--debug"], lambda _name: Command(error)) == code
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -11,7 +11,8 @@ import json
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import ModuleType
 
 from blockrep.cli.arguments import parse_arguments
 from blockrep.errors import BlockrepError, InternalError, InterruptedByUserError, StorageError
@@ -20,8 +21,16 @@ from blockrep.streams import discard_output, prepare_streams
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code."""
+def main(
+    arguments: Sequence[str] | None = None,
+    load: Callable[[str], ModuleType] = importlib.import_module,
+) -> int:
+    """Run a command; return its exit code.
+
+    Args:
+        arguments: the command line, without the program's name; None: this process' own.
+        load: imports the command's module.
+    """
     prepare_streams(output_matters=True)
     options = argparse.Namespace(json=False, debug=False)
     try:
@@ -31,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SystemExit:  # --help or --version was answered
             code = 0
         else:
-            command = importlib.import_module(f"blockrep.cli.commands.{options.command}")
+            command = load(f"blockrep.cli.commands.{options.command}")
             code = int(command.run(options))
         sys.stdout.flush()
         return code
