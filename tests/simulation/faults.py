@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Arm = Callable[["Scenario", random.Random], None]
 _YEAR_SECONDS = 365 * 24 * 3600
+_MUCH_BYTES = 32 * 64 * 1024
 
 
 def disarm(scenario: Scenario) -> None:
@@ -22,7 +23,7 @@ def disarm(scenario: Scenario) -> None:
     for host in (scenario.origin, scenario.replica):
         host.crash_in, host.crash_at = 0, ""
         host.delays_seconds = [0.0, 0.0, 0.001]
-        host.slow_in = 0
+        host.slow_in = host.happens_in = 0
         host.disk.repair()
         if isinstance(host.disk, LvmDisk):
             host.disk.end_disturbances()
@@ -60,6 +61,18 @@ def somebody_fills_the_pool(scenario: Scenario, rng: random.Random) -> None:
     scenario.replica.disk.fill(rng.randint(0, 8))
 
 
+def somebody_fills_the_pool_meanwhile(scenario: Scenario, rng: random.Random) -> None:
+    """While more is sent than there is room for then; whoever looks in time does not fill it."""
+    replica, origin = scenario.replica, scenario.origin.disk
+    if not isinstance(replica.disk, LvmDisk):
+        return network(scenario, rng)
+    origin.grow(max(origin.size_bytes(), _MUCH_BYTES))
+    origin.write(0, rng.randbytes(_MUCH_BYTES))
+    disk = replica.disk
+    _meanwhile(replica, rng, lambda: disk.fill(rng.randint(8, 16)))
+    return None
+
+
 def slow_disks(scenario: Scenario, rng: random.Random) -> None:
     for host in (scenario.origin, scenario.replica):
         host.delays_seconds = [0.0, rng.choice([0.5, 4.0, 29.0])]
@@ -85,6 +98,16 @@ def somebody_fills_the_metadata(scenario: Scenario, rng: random.Random) -> None:
     _on_lvm(scenario, rng, lambda disk: disk.fill_metadata(rng.randint(0, 12)))
 
 
+def somebody_fills_the_metadata_meanwhile(scenario: Scenario, rng: random.Random) -> None:
+    """So far that a push which looks in time can end before they are full."""
+    host = rng.choice([scenario.origin, scenario.replica])
+    disk = host.disk
+    if not isinstance(disk, LvmDisk):
+        return network(scenario, rng)
+    _meanwhile(host, rng, lambda: disk.fill_metadata(rng.randint(4, 16)))
+    return None
+
+
 def metadata_is_held(scenario: Scenario, rng: random.Random) -> None:
     """By another program."""
     _on_lvm(scenario, rng, lambda disk: disk.hold_metadata())
@@ -107,6 +130,10 @@ def _crash(host: SimulatedHost, rng: random.Random) -> None:
     host.keeps_power = rng.random() < 0.3
 
 
+def _meanwhile(host: SimulatedHost, rng: random.Random, happens: Callable[[], None]) -> None:
+    host.happens_in, host.happens = rng.randint(1, rng.choice([20, 100])), happens
+
+
 def _on_lvm(scenario: Scenario, rng: random.Random, disturb: Callable[[LvmDisk], None]) -> None:
     disks = [host.disk for host in (scenario.origin, scenario.replica)]
     found = [disk for disk in disks if isinstance(disk, LvmDisk)]
@@ -124,7 +151,9 @@ FAULTS: tuple[Arm, ...] = (
     sync_fails,
     reading_fails,
     somebody_fills_the_pool,
+    somebody_fills_the_pool_meanwhile,
     somebody_fills_the_metadata,
+    somebody_fills_the_metadata_meanwhile,
     slow_disks,
     one_call_is_slow,
     clock_jumps,

@@ -27,6 +27,7 @@ class SimulatedHost:
         boots: how often it was started.
         delays_seconds: what a storage call may take.
         slow_in: storage calls until one takes ``slow_seconds``; 0: none does.
+        happens_in: steps until ``happens`` is called: what others do there meanwhile; 0: never.
         clock_seconds: what its clock is wrong by.
         keeps_power: only its processes die.
     """
@@ -39,6 +40,8 @@ class SimulatedHost:
         self.delays_seconds = [0.0]
         self.slow_in = 0
         self.slow_seconds = 0.0
+        self.happens_in = 0
+        self.happens: Callable[[], None] = lambda: None
         self.clock_seconds = 0
         self.keeps_power = False
         self.on_crash: list[Callable[[], None]] = []
@@ -70,7 +73,11 @@ class SimulatedHost:
         self.tick()
 
     def tick(self) -> None:
-        """Crash, if it is time."""
+        """Let happen what others do, or crash, if it is time."""
+        if self.happens_in:
+            self.happens_in -= 1
+            if not self.happens_in:
+                self.happens()
         if self.crash_in:
             self.crash_in -= 1
             if not self.crash_in:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from blockrep.model import lineage
-from blockrep.model.snapshots import Replica, Snapshot
+from blockrep.model.snapshots import Replica, Snapshot, Space
 from blockrep.protocol.messages import Ack, Committed
 from blockrep.replication import writing
 from blockrep.replication.channel import Channel
@@ -313,6 +313,14 @@ def write_without_asking_for_metadata(patch: Patch) -> None:
     real = planning.check_room
     for module in (target, staging):
         patch.setattr(module, "check_room", check)
+    patch.setattr(Allowance, "spend", lambda *_: None)
+
+
+@safeguard("I8", _LVM)
+def write_without_looking_at_what_others_leave(patch: Patch) -> None:
+    """There was room before the first byte."""
+    plenty = Space(chunk_bytes=4096, free_bytes=1 << 40, metadata_free_chunks=1 << 30)
+    patch.setattr(LvmStaging, "space", lambda _self: plenty)
     patch.setattr(Allowance, "spend", lambda *_: None)
 
 

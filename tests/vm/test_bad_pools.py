@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from vm.conftest import Groups, MakeGroups
 from vm.deployment import Deployment, assert_replicated, deploy, tagged
+from vm.harness.channel import Result
 from vm.harness.machine import Machine
 from vm.harness.pair import Pair
-from vm.harness.volumes import MIB
+from vm.harness.volumes import MIB, ThinPool
 
 pytestmark = pytest.mark.vm
 
@@ -69,26 +71,54 @@ def test_a_pool_that_somebody_fills_during_a_push(
         assert_replicated(groups)
 
 
+@contextmanager
+def little_metadata(machine: Machine, pool: ThinPool) -> Iterator[None]:
+    """Let somebody take the room for metadata, but for less than the reserve."""
+    used, total = (int(word) for word in pool.status().split()[4].split("/"))
+    # Each thin volume takes a block of metadata of its own.
+    loop = (
+        f"for id in $(seq 100001 {100_000 + total - used - 90}); do dmsetup message {pool.device} 0"
+    )
+    sh(machine, f'{loop} "create_thin $id" || exit 1; done')
+    yield
+    sh(machine, f'{loop} "delete $id" || exit 1; done')
+
+
+def assert_no_metadata(ended: Result, pool: ThinPool) -> None:
+    """It was told what to do, and the pool goes on."""
+    assert ended.rc == 6, ended.stderr
+    assert "metadata" in ended.stderr
+    assert "--poolmetadatasize" in ended.stderr
+    assert " rw " in pool.status()
+
+
 def test_a_pool_whose_metadata_fills(hosts: Deployment, groups: Groups) -> None:
     groups.thin_volume.write_random(0, 2 * MIB)
-    replica, pool = hosts.pair.replica, groups.target_pool
     with hosts.server():
         hosts.push()
         before = goods(groups)
         groups.thin_volume.write_random(0, 2 * MIB)
-        used, total = (int(word) for word in pool.status().split()[4].split("/"))
-        # Each thin volume takes a block of metadata of its own.
-        count = total - used - 90
-        loop = f"for id in $(seq 100001 {100_000 + count}); do"
-        sh(replica, f'{loop} dmsetup message {pool.device} 0 "create_thin $id" || exit 1; done')
-        refused = hosts.push(check=False)
-        assert refused.rc == 6, refused.stderr
-        assert "metadata" in refused.stderr
-        assert "--poolmetadatasize" in refused.stderr
-        assert goods(groups) == before
-        assert " rw " in pool.status()
-        sh(replica, f'{loop} dmsetup message {pool.device} 0 "delete $id" || exit 1; done')
+        with little_metadata(hosts.pair.replica, groups.target_pool):
+            assert_no_metadata(hosts.push(check=False), groups.target_pool)
+            assert goods(groups) == before
         hosts.push()
+        assert_replicated(groups)
+
+
+@pytest.mark.thorough
+def test_a_pool_whose_metadata_fills_during_a_push(hosts: Deployment, groups: Groups) -> None:
+    groups.thin_volume.write_random(0, 2 * MIB)
+    with hosts.server():
+        hosts.push()
+        before = goods(groups)
+        groups.thin_volume.write_random(0, 24 * MIB)
+        push = hosts.start_push("--bwlimit", "250k")
+        push.wait_for_output(r'"durable_bytes": ?[1-9]', 120)
+        with little_metadata(hosts.pair.replica, groups.target_pool):
+            assert_no_metadata(push.wait(120), groups.target_pool)
+            assert goods(groups) == before
+        resumed = hosts.pushed()
+        assert "resumed" in {one["event"] for one in resumed}
         assert_replicated(groups)
 
 

@@ -111,14 +111,22 @@ class StagingWriter:
         self._staging.sync()
         self._staging.save_cursor(position.cursor_bytes, position.chain)
         self.durable = position
-        space = self._staging.space()
-        if space.free_bytes <= 0 or space.metadata_free_chunks <= 0:
-            raise NoSpaceError(
-                "the target's storage has come down to its reserve",
-                safe="what was received is kept; the replica and its snapshots are untouched",
-                next_step="make room (for a thin pool: lvextend), then push again: it resumes",
-            )
+        self._check_room()
         return position
+
+    def _check_room(self) -> None:
+        space = self._staging.space()
+        if space.free_bytes <= 0:
+            what, help_ = "storage has", "make room (for a thin pool: lvextend -L+SIZE VG/POOL)"
+        elif space.metadata_free_chunks <= 0:
+            what, help_ = "pool's metadata have", "lvextend --poolmetadatasize +SIZE VG/POOL there"
+        else:
+            return
+        raise NoSpaceError(
+            f"the target's {what} come down to the reserve",
+            safe="what was received is kept; the replica and its snapshots are untouched",
+            next_step=f"{help_}, then push again: it resumes",
+        )
 
     def check_complete(self, digest: bytes) -> None:
         """Compare the chain with the digest of COMMIT, after everything was made durable.

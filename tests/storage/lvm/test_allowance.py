@@ -37,7 +37,7 @@ def test_the_last_free_chunk_is_used_and_no_more() -> None:
     for index in range(100):
         allowance.spend(index * CHUNK, (index + 1) * CHUNK)
         pool.free_chunks -= 1
-    with pytest.raises(NoSpaceError, match="vg/pool: the thin pool has come down"):
+    with pytest.raises(NoSpaceError, match=r"vg/pool: the thin pool has come down.* -L"):
         allowance.spend(100 * CHUNK, 100 * CHUNK + 1)
     assert pool.looks < 12, "the fuller the pool the more often, but not each time"
 
@@ -58,10 +58,27 @@ def test_room_that_others_took_is_noticed() -> None:
         allowance.spend(CHUNK, 60 * CHUNK)
 
 
+def test_a_look_that_was_made_anyway_counts_and_allows_no_more() -> None:
+    pool = Pool(1000)
+    allowance = Allowance(CHUNK, pool.look, "vg/pool")
+    allowance.spend(0, CHUNK)
+    pool.free_chunks = 10
+    allowance.note(pool.look())
+    pool.free_chunks = 0
+    allowance.spend(CHUNK, 6 * CHUNK)
+    with pytest.raises(NoSpaceError):
+        allowance.spend(6 * CHUNK, 7 * CHUNK)
+    pool.free_chunks = 1000
+    allowance.note(pool.look())
+    looks = pool.looks
+    allowance.spend(6 * CHUNK, 7 * CHUNK)
+    assert pool.looks == looks + 1
+
+
 def test_metadata_is_room_too() -> None:
     allowance = Allowance(CHUNK, Pool(100, metadata_free_chunks=3).look, "vg/pool")
     allowance.spend(0, 3 * CHUNK)
-    with pytest.raises(NoSpaceError):
+    with pytest.raises(NoSpaceError, match=r"metadata have come down.* --poolmetadatasize"):
         allowance.spend(3 * CHUNK, 7 * CHUNK)
 
 

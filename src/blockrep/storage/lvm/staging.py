@@ -152,6 +152,7 @@ class LvmStaging:
         if self._discards > self._confirmed_discards:
             refuse_extended(before, self._status, self._pool.full_name)
         self._confirmed_discards = discards
+        self._allowance.note(self.space())
 
     def _forbid_resume(self) -> None:
         """Let nobody resume from here: what the kernel dropped, nobody knows."""
