@@ -151,6 +151,8 @@ class _Defects(logging.Handler):
             repr(one)
             for one in errors
             if isinstance(one, InternalError) or not isinstance(one, BlockrepError | CrashedError)
+            # The last words of a host that crashes: nobody hears them.
+            if CrashedError.__name__ not in repr(one)
         ]
 
 
