@@ -263,7 +263,8 @@ def test_an_identity_may_do_what_is_listed_and_nothing_else(site: Site) -> None:
 
 def test_two_pushes_at_once_are_one_and_a_refusal(site: Site) -> None:
     with site.server():
-        with start_slow_push(site) as first:
+        # So slow that it still runs when the other one has started, on whatever machine.
+        with start_slow_push(site, "--bwlimit", "200k") as first:
             assert first.stdout is not None
             first.stdout.readline()
             assert_refused(site.push(), 12, "in use by push")
