@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import changed_scenarios as changed
 import full_scenarios as full
 import link_scenarios as link
+from data import KIB, MIB
 from resume_scenario import resume
 from scenario import Entry, Place
 
@@ -52,6 +55,20 @@ CATALOGUE = (
         changed.known_unchanged,
         Place.XFS,
         like="known-scattered",
+    ),
+    *(
+        Entry(
+            f"pages-{size}",
+            f"a database's pages, known by {title}, 1 Gbit/s",
+            functools.partial(changed.pages, chunk_bytes),
+            Place.XFS,
+            like="" if size == "512k" else "pages-512k",
+        )
+        for size, title, chunk_bytes in (
+            ("64k", "chunks of 64 KiB", 64 * KIB),
+            ("512k", "chunks of 512 KiB", 512 * KIB),
+            ("1m", "chunks of 1 MiB", MIB),
+        )
     ),
     Entry("slow-link", "compressible, 100 Mbit/s", link.slow_link, share=_SLOW_SHARE),
     Entry("far-link", "compressible, 20 ms each way", link.far_link, share=1 / 4),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 
 import data
-from data import Extents, make_mixed
+from data import MIB, Extents, make_mixed
 from full_scenarios import Copies
 from measure import Result
+from product import Product, page_options
+from relay import Link
 from scenario import Scenario, Tool
 from ssh import NEEDS as SSH
 from ssh import Ssh
@@ -17,15 +20,19 @@ from workspace import Workspace
 _TINY_EXTENTS = 100_000
 _SCAN = ("--no-whole-file", "--inplace", "--ignore-times")
 
+GIGABIT = Link(bytes_per_second=1_000_000_000 // 8)
+
 Choice = Callable[[int], Extents]  # of what changes, given the number of the round
 
 
 class _Changing:
     """Tools whose destinations hold the state before the change, each its own."""
 
-    def __init__(self, space: Workspace, size_bytes: int, choose: Choice) -> None:
+    def __init__(
+        self, space: Workspace, size_bytes: int, choose: Choice, product: Product | None = None
+    ) -> None:
         make_mixed(space.source, size_bytes)
-        self.copies = Copies(space)
+        self.copies = Copies(space, product)
         self.space = space
         self.extents: Extents = []
         self._choose = choose
@@ -120,6 +127,23 @@ def known_tiny(space: Workspace, size_bytes: int) -> Scenario:
 def known_unchanged(space: Workspace, size_bytes: int) -> Scenario:
     """Nothing changed; the file system knows that."""
     return _known(space, size_bytes, lambda _number: [])
+
+
+def pages(chunk_bytes: int, space: Workspace, size_bytes: int) -> Scenario:
+    """What a database wrote, in chunks of that size, over 1 Gbit/s."""
+    count = max(1, size_bytes // MIB)
+    product = Product(space, chunk_bytes)
+    changing = _Changing(
+        space, size_bytes, lambda number: data.database(size_bytes, count, number), product
+    )
+    tools: list[Tool] = []
+    for word, options in page_options().items():
+        # A replica of its own: what one way has brought, the others would not bring again.
+        replica = space.images / f"pages-{len(tools)}.img"
+        run = functools.partial(product.push, *options, link=GIGABIT, replica=replica)
+        run()
+        tools.append(Tool(f"blockrep, pages {word}", run, [(space.source, replica)]))
+    return changing.scenario(tools, tools[-1].name)
 
 
 def verify(space: Workspace, size_bytes: int) -> Scenario:

@@ -20,10 +20,10 @@ _VOLUMES = 8
 class Copies:
     """The tools of a full copy, each with its destination made ready before each run."""
 
-    def __init__(self, space: Workspace) -> None:
+    def __init__(self, space: Workspace, product: Product | None = None) -> None:
         space.configure()
         self.space = space
-        self.product = Product(space)
+        self.product = product or Product(space)
         self.peers = Peers(space)
         self._pushed = [(space.source, space.replica)]
         self._piped = [(space.source, space.plain)]

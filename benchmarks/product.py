@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from chunked import chunked_argv
 from measure import Program, Result, free_port, run_ends
 from relay import Link
 from sampler import sampler_argv
@@ -22,22 +23,33 @@ def compress_options() -> dict[str, tuple[str, ...]]:
     return {"by itself": (), "always": ("--compress",), "never": ("--no-compress",)}
 
 
+def page_options() -> dict[str, tuple[str, ...]]:
+    """Return the ways in which a push can be told to compare pages, by their names."""
+    return {"by itself": (), "always": ("--page-delta",), "never": ("--no-page-delta",)}
+
+
 class Product:
     """Runs blockrep in a workspace.
+
+    Args:
+        space: the workspace.
+        chunk_bytes: take changes of the source as known by the chunk; 0: as they are known.
 
     Attributes:
         samples: a folder for profiles of both ends; None: do not sample.
     """
 
-    def __init__(self, space: Workspace) -> None:
+    def __init__(self, space: Workspace, chunk_bytes: int = 0) -> None:
         self._space = space
+        self._chunk_bytes = chunk_bytes
         # The same in every run: a replica on another port would be another target.
         self._ports = (free_port(), free_port())
         self.samples: Path | None = None
 
-    def push(self, *options: str, link: Link | None = None) -> Result:
-        """Push the source over TLS."""
-        return self._over_tls("push", [(self._space.source, self._space.replica)], options, link)
+    def push(self, *options: str, link: Link | None = None, replica: Path | None = None) -> Result:
+        """Push the source over TLS; to a replica of another name, if one is given."""
+        pair = (self._space.source, replica or self._space.replica)
+        return self._over_tls("push", [pair], options, link)
 
     def push_reporting(self) -> Result:
         """Do the same; the result's output are the events as JSON."""
@@ -119,6 +131,8 @@ class Product:
         return Program(f"blockrep {command}", self._python("client", arguments))
 
     def _python(self, part: str, arguments: list[str]) -> list[str]:
+        if self._chunk_bytes and part == "client":
+            return [*chunked_argv(self._chunk_bytes), *arguments]
         if self.samples is not None:
             note = self.samples / f"{part}-{free_port()}.json"
             return [*sampler_argv(note, part), *arguments]

@@ -52,6 +52,15 @@ def test_changes_differ_between_rounds_and_not_between_runs() -> None:
         assert sum(length for _, length in choose(64 * MIB, 1, 1)) == 10 * BLOCK_BYTES
 
 
+def test_a_database_writes_mostly_to_a_fifth_of_the_volume() -> None:
+    pages = data.database(64 * MIB, 500, 1)
+    assert pages == data.database(64 * MIB, 500, 1) != data.database(64 * MIB, 500, 2)
+    offsets = [offset for offset, _ in pages]
+    assert offsets == sorted(set(offsets))
+    assert {length for _, length in pages} == {8192}
+    assert sum(offset < 64 * MIB // 5 for offset in offsets) > len(offsets) * 0.7
+
+
 def test_overwriting_changes_exactly_the_extents(tmp_path: Path) -> None:
     path = tmp_path / "file"
     data.make_mixed(path, 4 * MIB)
