@@ -114,10 +114,25 @@ def test_a_transfer_stops_at_the_reserve_and_keeps_what_is_durable(room: Space, 
     staging.room = room
     writer = StagingWriter(staging, SIZE, None)
     writer.apply(data_message(0, b"x" * 64))
-    with pytest.raises(NoSpaceError, match=help_):
-        writer.make_durable()
+    writer.make_durable()
     assert staging.journal[-1][0] == "cursor"
     assert writer.durable.cursor_bytes == 64
+    with pytest.raises(NoSpaceError, match=help_):
+        writer.apply(data_message(64, b"y" * 64))
+    assert staging.journal[-1][0] == "cursor", "nothing was written"
+
+
+def test_the_last_room_is_used_and_room_that_was_made_too() -> None:
+    staging = JournalStaging()
+    staging.room = Space(4096, 0, 100)
+    writer = StagingWriter(staging, SIZE, None)
+    message = data_message(0, b"x" * 64)
+    writer.apply(message)
+    writer.make_durable()
+    writer.check_complete(message.chain)
+    staging.room = Space(4096, 4096, 100)
+    writer.make_durable()
+    writer.apply(data_message(64, b"y" * 64, writer.received.chain))
 
 
 def test_a_commit_needs_equal_chains_and_everything_durable() -> None:

@@ -440,14 +440,17 @@ class LvmDisk:
 
     def fill_metadata(self, free_blocks: int) -> None:
         """Let somebody else take the room for metadata, but for so many blocks."""
-        self.group.total_metadata_blocks = self.group.used_metadata_blocks + free_blocks
+        group = self.group
+        left = group.total_metadata_blocks - group.used_metadata_blocks - free_blocks
+        group.foreign_metadata_blocks += max(left, 0)
 
     def lie(self, lands: Lands) -> None:
         self.group.lands = lands
 
     def repair(self) -> None:
         self.group.failing.clear()
-        self.group.total_chunks = self.group.total_metadata_blocks = 4096
+        self.group.total_chunks = 4096
+        self.group.foreign_metadata_blocks = 0
         self.group.lands = honest
 
     def disturb_command(self, rng: random.Random) -> None:

@@ -324,6 +324,11 @@ def write_without_looking_at_what_others_leave(patch: Patch) -> None:
     patch.setattr(Allowance, "spend", lambda *_: None)
 
 
+@safeguard("I8", _LVM)
+def let_an_allowance_outlive_what_is_seen_of_the_pool(patch: Patch) -> None:
+    patch.setattr(Allowance, "note", lambda *_: None)
+
+
 # -- I10: an early end is an end
 
 

@@ -200,6 +200,8 @@ class Scenario:
 
     async def _disturbed(self) -> None:
         chosen = self.rng.sample(faults.FAULTS, self.rng.choice([1, 1, 1, 2]))
+        # It writes to the source, which nothing may disturb before.
+        chosen.sort(key=lambda arm: arm is not faults.somebody_fills_the_pool_meanwhile)
         self.network_fault = self._link_fault
         if self.rng.random() < 0.25:  # beside anything else: sessions outlive their clients
             chosen.append(faults.slow_disks)

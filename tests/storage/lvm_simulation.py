@@ -82,6 +82,7 @@ class SimulatedGroup:
         self.volumes: dict[str, Lv] = {}
         self.held: tuple[int, dict[int, dict[int, Block]]] | None = None
         self.metadata_readers = 0
+        self.foreign_metadata_blocks = 0
         self.transaction = 0
         self.held_transaction: int | None = None
         self.failing: set[str] = set()
@@ -112,8 +113,17 @@ class SimulatedGroup:
 
     @property
     def used_metadata_blocks(self) -> int:
-        """How much metadata is used: some, two blocks for each volume, one for 126 chunks."""
-        return 100 + 2 * len(self.volumes) + -(-len(self.blocks()) // 126)
+        """How much metadata is used: some, two blocks for each volume, its own leaves.
+
+        A leaf is of 126 chunks; volumes share those that are the same.
+        """
+        leaves: set[tuple[tuple[int, int], ...]] = set()
+        for lv in (*self.volumes.values(), *self.deleted):
+            mapped: dict[int, list[tuple[int, int]]] = {}
+            for number, block in lv.mapping.items():
+                mapped.setdefault(number // 126, []).append((number, block.number))
+            leaves.update(tuple(sorted(one)) for one in mapped.values())
+        return 100 + self.foreign_metadata_blocks + 2 * len(self.volumes) + len(leaves)
 
     def _take_metadata(self) -> None:
         """Take no more changes where there is no room for metadata, as the kernel does."""

@@ -45,6 +45,8 @@ class StagingWriter:
         self._decompressor = decompressor
         self.received = Position(staging.info.cursor_bytes, staging.info.chain)
         self.durable = self.received
+        # Of the last look; what is here already needs none.
+        self._no_room: NoSpaceError | None = None
 
     def apply(self, message: Data) -> None:
         """Verify and write a frame.
@@ -52,8 +54,12 @@ class StagingWriter:
         Raises:
             ProtocolError: content does not match its digest, lies outside of the volume, or does
                 not follow what came before. Nothing of the frame was written.
-            StorageError, NoSpaceError: from the staging volume.
+            NoSpaceError: the storage has come down to its reserve; what is durable stays for a
+                resume.
+            StorageError: from the staging volume.
         """
+        if self._no_room is not None:
+            raise self._no_room
         content = self._content(message)
         self._check_follows(message)
         at = 0
@@ -100,29 +106,27 @@ class StagingWriter:
             )
 
     def make_durable(self) -> Position:
-        """Sync, record the cursor, check the room left; return what is durable now.
+        """Sync, record the cursor, look at the room left; return what is durable now.
 
         Raises:
             StorageError: the sync failed; the staging volume is poisoned.
-            NoSpaceError: the storage has come down to its reserve; what is durable stays for a
-                resume.
         """
         position = self.received
         self._staging.sync()
         self._staging.save_cursor(position.cursor_bytes, position.chain)
         self.durable = position
-        self._check_room()
+        self._no_room = self._room_error()
         return position
 
-    def _check_room(self) -> None:
+    def _room_error(self) -> NoSpaceError | None:
         space = self._staging.space()
         if space.free_bytes <= 0:
             what, help_ = "storage has", "make room (for a thin pool: lvextend -L+SIZE VG/POOL)"
         elif space.metadata_free_chunks <= 0:
             what, help_ = "pool's metadata have", "lvextend --poolmetadatasize +SIZE VG/POOL there"
         else:
-            return
-        raise NoSpaceError(
+            return None
+        return NoSpaceError(
             f"the target's {what} come down to the reserve",
             safe="what was received is kept; the replica and its snapshots are untouched",
             next_step=f"{help_}, then push again: it resumes",

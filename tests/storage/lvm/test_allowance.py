@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from blockrep.model.snapshots import Space
 from blockrep.storage.interface import Staging
 from blockrep.storage.lvm.allowance import Allowance
 from storage.lvm.builders import simulated_volumes
+from storage.lvm_simulation import SimulatedGroup
 from storage.transfers import Transfer, push
 
 CHUNK, MIB = 64 * 1024, 1024 * 1024
@@ -63,16 +65,91 @@ def test_a_look_that_was_made_anyway_counts_and_allows_no_more() -> None:
     allowance = Allowance(CHUNK, pool.look, "vg/pool")
     allowance.spend(0, CHUNK)
     pool.free_chunks = 10
-    allowance.note(pool.look())
+    allowance.note(pool.look(), allowance.spent_chunks)
     pool.free_chunks = 0
     allowance.spend(CHUNK, 6 * CHUNK)
     with pytest.raises(NoSpaceError):
         allowance.spend(6 * CHUNK, 7 * CHUNK)
     pool.free_chunks = 1000
-    allowance.note(pool.look())
+    allowance.note(pool.look(), allowance.spent_chunks)
     looks = pool.looks
     allowance.spend(6 * CHUNK, 7 * CHUNK)
     assert pool.looks == looks + 1
+
+
+def test_what_was_written_while_a_sync_ran_is_not_in_what_was_seen() -> None:
+    pool = Pool(1000)
+    allowance = Allowance(CHUNK, pool.look, "vg/pool")
+    allowance.spend(0, CHUNK)
+    before = allowance.spent_chunks
+    allowance.spend(CHUNK, 31 * CHUNK)
+    pool.free_chunks = 100
+    allowance.note(pool.look(), before)
+    pool.free_chunks = 0
+    allowance.spend(31 * CHUNK, 51 * CHUNK)
+    with pytest.raises(NoSpaceError):
+        allowance.spend(51 * CHUNK, 52 * CHUNK)
+
+
+def test_a_write_that_does_not_fit_is_allowed_chunk_by_chunk() -> None:
+    """Its chunks may be allocated already: after an interruption they are."""
+    pool = Pool(1)
+    allowance = Allowance(CHUNK, pool.look, "vg/pool")
+    pieces = list(allowance.spend_in_pieces(CHUNK // 2, 6 * CHUNK))
+    cuts = [CHUNK // 2, *range(CHUNK, 7 * CHUNK, CHUNK)]
+    assert pieces == list(itertools.pairwise(cuts))
+    pool.free_chunks = 0
+    with pytest.raises(NoSpaceError):
+        list(allowance.spend_in_pieces(6 * CHUNK, 9 * CHUNK))
+
+
+def test_a_resume_that_allocates_nothing_fits_into_what_is_left(tmp_path: Path) -> None:
+    """What was written back after the last cursor is written once more."""
+    with simulated_volumes(tmp_path) as volumes:
+        pool = volumes.replica
+        volumes.write_live(0, b"\xaa" * len(volumes.read_live()))
+        base = push(volumes, None)
+        volumes.write_live(0, b"\xbb" * 2 * MIB)
+        transfer = Transfer(volumes, base)
+        data = memoryview(b"\xbb" * MIB)
+        staging = transfer.target.begin(transfer.request)
+        staging.write(0, data)
+        staging.sync()
+        staging.save_cursor(MIB, bytes(32))
+        staging.write(MIB, data)
+        staging.sync()
+        staging.close()
+        leave(pool, volumes.settings.data_reserve_percent, 8)
+        staging = volumes.target().begin(transfer.request)
+        used = len(pool.blocks())
+        staging.write(MIB, data)
+        assert len(pool.blocks()) == used
+        staging.close()
+
+
+def test_others_who_fill_a_pool_are_noticed_at_the_next_sync(tmp_path: Path) -> None:
+    with simulated_volumes(tmp_path) as volumes:
+        pool = volumes.replica
+        size_bytes = len(volumes.read_live())
+        volumes.write_live(0, b"\xaa" * size_bytes)
+        transfer = Transfer(volumes, None)
+        staging = transfer.target.begin(transfer.request)
+        staging.write(0, memoryview(bytes(CHUNK)))
+        leave(pool, volumes.settings.data_reserve_percent, 4)
+        staging.sync()
+        with pytest.raises(NoSpaceError):
+            fill(staging, size_bytes, ExtentKind.DATA)
+        staging.close()
+        reserve = -(-pool.total_chunks * volumes.settings.data_reserve_percent // 100)
+        assert len(pool.blocks()) <= pool.total_chunks - reserve
+
+
+def leave(pool: SimulatedGroup, reserve_percent: int, free_chunks: int) -> None:
+    """Let others take all but so many chunks above the reserve."""
+    used = len(pool.blocks())
+    pool.total_chunks = used
+    while pool.total_chunks - -(-pool.total_chunks * reserve_percent // 100) - used < free_chunks:
+        pool.total_chunks += 1
 
 
 def test_metadata_is_room_too() -> None:
@@ -131,6 +208,9 @@ def test_a_long_write_is_allowed_piece_by_piece() -> None:
     allowance = Allowance(CHUNK, pool.look, "vg/pool")
     pieces = allowance.spend_in_pieces(CHUNK, 100 * MIB)
     assert next(pieces) == (CHUNK, CHUNK + 16 * MIB)
-    pool.free_chunks = 8
+    pool.free_chunks = 1
+    assert next(pieces) == (CHUNK + 16 * MIB, CHUNK + 32 * MIB), "what was allowed at first"
+    assert next(pieces) == (CHUNK + 32 * MIB, 2 * CHUNK + 32 * MIB)
+    pool.free_chunks = 0
     with pytest.raises(NoSpaceError):
         list(pieces)

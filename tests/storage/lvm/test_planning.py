@@ -115,6 +115,17 @@ def test_the_room_that_is_told() -> None:
     assert space_of(status(used=999), CHUNK, SETTINGS).free_bytes == 0
 
 
+def test_a_first_write_into_a_leaf_that_is_shared_takes_a_block_of_metadata() -> None:
+    def mappings(shared_chunks: int) -> int:
+        return space_of(status(blocks=800), CHUNK, SETTINGS, shared_chunks).metadata_free_chunks
+
+    free = space_of(status(blocks=800), CHUNK, SETTINGS).metadata_free_chunks
+    blocks = free * 40 // 4096
+    assert mappings(0) == free
+    assert mappings(126 * blocks * 2) == blocks
+    assert blocks < mappings(126 * blocks // 2) < free
+
+
 def test_left_only_is_a_discard_clipped_to_the_volume() -> None:
     runs = [
         Run(RunKind.SAME, 0, CHUNK),

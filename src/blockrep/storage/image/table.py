@@ -26,7 +26,7 @@ from typing import Self
 import xxhash
 
 from blockrep.errors import VolumeError
-from blockrep.storage.files import write_full
+from blockrep.storage.files import sync_directory, write_full
 from blockrep.storage.image.files import read_full
 
 __all__ = ["BLOCK_BYTES", "DIGEST_BYTES", "UNKNOWN", "Blocks", "DigestTable"]
@@ -84,7 +84,12 @@ class DigestTable:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(path, flags, 0o600)
         table = cls(fd, snapshot_id, Blocks(size_bytes, seed), sealed=False)
-        os.ftruncate(fd, _BODY_OFFSET + table.blocks.count * DIGEST_BYTES)
+        try:
+            os.ftruncate(fd, _BODY_OFFSET + table.blocks.count * DIGEST_BYTES)
+            sync_directory(path.parent)  # a seal is for a table that will be found
+        except OSError:
+            table.close()
+            raise
         return table
 
     @classmethod

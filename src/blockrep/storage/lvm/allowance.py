@@ -19,6 +19,9 @@ class Allowance:
     asked when the allowance is used up, and of what is free then, half is allowed: others fill the
     pool, too. What is seen of it meanwhile makes the allowance smaller, never larger.
 
+    Attributes:
+        spent_chunks: what was allowed so far.
+
     Args:
         chunk_bytes: of the pool.
         look: makes what was written so far count, then returns the room above the reserves.
@@ -26,18 +29,24 @@ class Allowance:
     """
 
     def __init__(self, chunk_bytes: int, look: Callable[[], Space], where: str) -> None:
+        self.spent_chunks = 0
         self._chunk_bytes = chunk_bytes
         self._look = look
         self._where = where
         self._left_chunks = 0
-        # Noted in one thread, counted in another; each look is an object of its own.
-        self._noted: Space | None = None
-        self._counted: Space | None = None
+        # Noted in one thread, counted in another; each note is an object of its own.
+        self._noted: tuple[Space, int] | None = None
+        self._counted: tuple[Space, int] | None = None
         self._last_chunk = -1
 
-    def note(self, space: Space) -> None:
-        """Take account of a look that was made for another reason; from any thread."""
-        self._noted = space
+    def note(self, space: Space, spent_chunks: int) -> None:
+        """Take account of a look that was made for another reason; from any thread.
+
+        Args:
+            space: what was seen.
+            spent_chunks: what had been spent when the sync before it began.
+        """
+        self._noted = (space, spent_chunks)
 
     def spend(self, start_bytes: int, end_bytes: int) -> None:
         """Allow a write of this range of the volume, or not.
@@ -48,21 +57,50 @@ class Allowance:
         """
         if start_bytes >= end_bytes:
             return
+        chunks = self._chunks(start_bytes, end_bytes)
+        if not self._allows(chunks):
+            raise self._no_space(self._look())
+        self._left_chunks -= chunks
+        self.spent_chunks += chunks
+        self._last_chunk = (end_bytes - 1) // self._chunk_bytes
+
+    def spend_in_pieces(self, start_bytes: int, end_bytes: int) -> Iterator[tuple[int, int]]:
+        """Yield start and end of the pieces of a write, each allowed when it is its turn.
+
+        Of the last chunks each is a piece: that one is allocated already shows only when it is
+        written. Raises as :meth:`spend`.
+        """
+        start = start_bytes
+        while start < end_bytes:
+            end = min(start + _PIECE_BYTES, end_bytes)
+            if not self._allows(self._chunks(start, end)):
+                end = min((start // self._chunk_bytes + 1) * self._chunk_bytes, end)
+            self.spend(start, end)
+            yield start, end
+            start = end
+
+    def _chunks(self, start_bytes: int, end_bytes: int) -> int:
         first = start_bytes // self._chunk_bytes
         last = (end_bytes - 1) // self._chunk_bytes
-        chunks = last - first + (first != self._last_chunk)
-        noted = self._noted
-        if noted is not None and noted is not self._counted:
-            self._counted = noted
-            self._left_chunks = min(self._left_chunks, self._free_chunks(noted) // 2)
+        return last - first + (first != self._last_chunk)
+
+    def _allows(self, chunks: int) -> bool:
+        """Tell whether so many more are allowed, by a look if need be."""
+        if self._noted is not self._counted:
+            self._counted = self._noted
+            assert self._counted is not None, "it is only ever replaced"
+            space, spent_chunks = self._counted
+            allowed = self._free_chunks(space) // 2 - (self.spent_chunks - spent_chunks)
+            self._left_chunks = max(min(self._left_chunks, allowed), 0)
         if chunks > self._left_chunks:
-            space = self._look()
-            free = self._free_chunks(space)
+            free = self._free_chunks(self._look())
             if chunks > free:
-                raise self._no_space(space)
+                return False
             self._left_chunks = chunks + (free - chunks) // 2
-        self._left_chunks -= chunks
-        self._last_chunk = last
+        return True
+
+    def _free_chunks(self, space: Space) -> int:
+        return min(space.free_bytes // self._chunk_bytes, space.metadata_free_chunks)
 
     def _no_space(self, space: Space) -> NoSpaceError:
         what, option = "the thin pool has", "-L"
@@ -75,16 +113,3 @@ class Allowance:
             next_step=f"extend it (lvextend {option}+SIZE {self._where}), then push again:"
             " it resumes",
         )
-
-    def _free_chunks(self, space: Space) -> int:
-        return min(space.free_bytes // self._chunk_bytes, space.metadata_free_chunks)
-
-    def spend_in_pieces(self, start_bytes: int, end_bytes: int) -> Iterator[tuple[int, int]]:
-        """Yield start and end of the pieces of a long write, each allowed when it is its turn.
-
-        Raises as :meth:`spend`.
-        """
-        for start in range(start_bytes, end_bytes, _PIECE_BYTES):
-            end = min(start + _PIECE_BYTES, end_bytes)
-            self.spend(start, end)
-            yield start, end

@@ -82,8 +82,18 @@ def _free_above_reserve(total: int, used: int, reserve_percent: int) -> int:
     return total - -(-total * reserve_percent // 100) - used
 
 
-def space_of(status: PoolStatus, chunk_bytes: int, settings: StorageSettings) -> Space:
-    """Return a pool's room above its reserves."""
+def space_of(
+    status: PoolStatus, chunk_bytes: int, settings: StorageSettings, shared_chunks: int = 0
+) -> Space:
+    """Return a pool's room above its reserves.
+
+    Args:
+        status: the pool's numbers.
+        chunk_bytes: of the pool.
+        settings: with the reserves.
+        shared_chunks: chunks ahead of whoever asks that are mapped by leaves shared with a
+            snapshot: the first write into each leaf takes a block of metadata.
+    """
     chunks = _free_above_reserve(
         status.total_chunks, status.used_chunks, settings.data_reserve_percent
     )
@@ -92,8 +102,16 @@ def space_of(status: PoolStatus, chunk_bytes: int, settings: StorageSettings) ->
         status.used_metadata_blocks,
         settings.metadata_reserve_percent,
     )
-    mappings = blocks * _METADATA_BLOCK_BYTES // _BYTES_PER_MAPPING
+    # Either every chunk is the first in its leaf, or all leaves are copied and there is room left.
+    rest_blocks = blocks - _leaves(shared_chunks)
+    mappings = rest_blocks * _METADATA_BLOCK_BYTES // _BYTES_PER_MAPPING
+    if shared_chunks:
+        mappings = max(blocks, mappings)
     return Space(chunk_bytes, max(chunks, 0) * chunk_bytes, max(mappings, 0))
+
+
+def _leaves(chunks: int) -> int:
+    return -(-chunks // _MAPPINGS_PER_LEAF)
 
 
 def check_room(
@@ -133,10 +151,9 @@ def check_room(
             safe="nothing was changed",
             next_step=f"extend it: lvextend -L+SIZE {pool.full_name}",
         )
-    leaves = -(-shared_chunks // _MAPPINGS_PER_LEAF)
     need_blocks = (
         -(-new_chunks * _BYTES_PER_MAPPING // _METADATA_BLOCK_BYTES)
-        + min(new_chunks + discarded_leaves, leaves)
+        + min(new_chunks + discarded_leaves, _leaves(shared_chunks))
         + _METADATA_SLACK_BLOCKS
     )
     free_blocks = _free_above_reserve(

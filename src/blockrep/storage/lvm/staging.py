@@ -76,6 +76,8 @@ class LvmStaging:
         # An error is told to one sync only: two at once, and the other would call it durable.
         self._syncing = threading.Lock()
         self._allowance = Allowance(pool.chunk_bytes, self._synced_space, pool.full_name)
+        #: Ends of what was written or cleared, and of what of that was synced: both ascend.
+        self._written_bytes = self._synced_bytes = self.info.cursor_bytes
         self._open = True
         self._edge = self._edge_at(self.info.cursor_bytes)
         self._device = BlockDevice(mark.volume, writable=True)
@@ -99,9 +101,10 @@ class LvmStaging:
             raise InternalError(f"a write up to {end_bytes} of {self.mark.size_bytes} bytes")
         try:
             self._cover(offset_bytes, end_bytes)
-            self._allowance.spend(offset_bytes, end_bytes)
-            self._device.write(offset_bytes, data)
+            for start, end in self._allowance.spend_in_pieces(offset_bytes, end_bytes):
+                self._device.write(start, data[start - offset_bytes : end - offset_bytes])
             self._pad(end_bytes)
+            self._written_bytes = end_bytes
         except (StorageError, NoSpaceError) as error:
             self._poison = error
             raise
@@ -125,6 +128,7 @@ class LvmStaging:
             else:
                 self._write_zeros(start, end)
             self._pad(end)
+            self._written_bytes = end
         except (StorageError, NoSpaceError) as error:
             self._poison = error
             raise
@@ -133,7 +137,9 @@ class LvmStaging:
         """Put all that was written on stable storage; the first error is final."""
         with self._syncing:
             self._check_usable()
-            discards = self._discards
+            # Writes go on meanwhile: of those, what is seen of the pool says nothing.
+            discards, written_bytes = self._discards, self._written_bytes
+            spent_chunks = self._allowance.spent_chunks
             try:
                 self._device.sync()
             except StorageError as error:
@@ -145,6 +151,8 @@ class LvmStaging:
             except StorageError as error:
                 self._poison = error  # for us; what was durable before is good for a resume
                 raise
+            self._synced_bytes = written_bytes
+            self._allowance.note(self.space(), spent_chunks)
 
     def _confirm(self, discards: int) -> None:
         """Prove that what was synced took effect. Raises StorageError: it may not have."""
@@ -152,7 +160,6 @@ class LvmStaging:
         if self._discards > self._confirmed_discards:
             refuse_extended(before, self._status, self._pool.full_name)
         self._confirmed_discards = discards
-        self._allowance.note(self.space())
 
     def _forbid_resume(self) -> None:
         """Let nobody resume from here: what the kernel dropped, nobody knows."""
@@ -170,7 +177,9 @@ class LvmStaging:
 
     def space(self) -> Space:
         """Return the pool's room above its reserves, as of the last sync."""
-        return space_of(self._status, self._chunk_bytes, self._group.settings)
+        ahead = round_up(self.mark.size_bytes - self._synced_bytes, self._chunk_bytes)
+        shared_chunks = min(self._shared_chunks, ahead // self._chunk_bytes)
+        return space_of(self._status, self._chunk_bytes, self._group.settings, shared_chunks)
 
     def _synced_space(self) -> Space:
         """Return the room; what is only in memory has not taken its chunks yet."""

@@ -1,0 +1,116 @@
+"""A power cut loses no good snapshot and nothing acknowledged, whatever was on its way to the disk.
+
+I1, I2, I3, I4 and I5 for image files; those of LVM are in tests/vm/test_power_cuts.py.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from blockrep.model.snapshots import Snapshot
+from storage.image_volumes import Crashing, ImageVolumes
+from storage.power_cuts import PowerCut, without_change_times
+from storage.transfers import Transfer, change_live, push, read_all
+from storage.volumes import CrashError
+
+_STEPS = 400
+
+
+class World:
+    """Two image files, a first push, and a change that is to be pushed."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        (folder / "volumes").mkdir(parents=True)
+        (folder / "graves").mkdir()
+        self.rng = random.Random(seed)
+        self.volumes = ImageVolumes(folder / "volumes")
+        change_live(self.volumes, self.rng)
+        self.base = push(self.volumes, None)
+        self.contents = {self.base.id: self.volumes.read_live()}
+        change_live(self.volumes, self.rng)
+        self.disk = PowerCut(folder / "volumes", folder / "graves", self.rng)
+        self.new: Transfer | None = None
+        self.committed = False
+
+    def push_until(self, step: int) -> bool:
+        """Push, and lose power at a step; False: there is no such step."""
+        try:
+            with self.disk, Crashing(step):
+                self.new = Transfer(self.volumes, self.base)
+                self.contents[self.new.new.id] = self.new.content
+                staging = self.new.target.begin(self.new.request)
+                self.new.stream(staging, save_every=2)
+                self.new.target.commit(staging, self.new.digest)
+                self.committed = True
+                self.new.finish(staging)
+        except CrashError:
+            self.volumes.reboot()
+            self.disk.lose()
+            return True
+        return False
+
+    def check(self) -> None:
+        """Look at what is there; push again; look again."""
+        base = self._check_goods()
+        self._check_cursor()
+        push(self.volumes, base)
+        self._check_replica()
+
+    def _check_goods(self) -> Snapshot:
+        found = self.volumes.target().inspect()
+        assert not found.drifted, "nobody wrote to the replica"
+        goods = {one.id for one in found.snapshots}
+        assert goods, "a good snapshot is gone"
+        assert self.base.id in goods or not self.volumes.keeps_many, "a good snapshot is gone"
+        assert not self.committed or (self.new and self.new.new.id in goods), "committed, and gone"
+        for one in goods:
+            with self.volumes.target().open_snapshot(one) as reader:
+                assert read_all(reader) == self.contents[one], "a good snapshot has changed"
+        self._check_replica()
+        bases = [one for one in self.volumes.source().snapshots() if one.id in goods]
+        assert bases, "no base is common to both"
+        return max(bases, key=lambda one: one.sequence)
+
+    def _check_replica(self) -> None:
+        found = self.volumes.target().inspect()
+        newest = max(found.snapshots, key=lambda one: one.sequence)
+        with self.volumes.target().open_snapshot(newest.id) as reader:
+            assert self.volumes.read_replica() == read_all(reader)
+
+    def _check_cursor(self) -> None:
+        """What was acknowledged is not sent again."""
+        if self.new is None or self.committed or not self.new.saved_bytes:
+            return
+        if self.new.new.id in {one.id for one in self.volumes.target().inspect().snapshots}:
+            return
+        staging = self.volumes.target().begin(self.new.request)
+        assert staging.info.cursor_bytes >= self.new.saved_bytes, "acknowledged, and lost"
+        staging.close()
+
+
+def cut_at_each_step(folder: Path, seed: int) -> None:
+    with without_change_times():
+        for step in range(1, _STEPS):
+            world = World(folder / str(step), seed)
+            if not world.push_until(step):
+                assert step > 30
+                return
+            world.check()
+            shutil.rmtree(folder / str(step))
+    raise AssertionError("it never ends")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_power_cut_at_each_step_of_a_push(tmp_path: Path, seed: int) -> None:
+    """Where files share no blocks, mostly: redo files and digest tables."""
+    cut_at_each_step(tmp_path, seed)
+
+
+@pytest.mark.root
+def test_a_power_cut_at_each_step_on_mounted_file_systems(mounted_directory: Path) -> None:
+    """Clones, on XFS and btrfs."""
+    cut_at_each_step(mounted_directory, 3)
