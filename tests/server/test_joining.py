@@ -176,9 +176,16 @@ async def test_a_certificate_is_renewed_for_its_own_key_only(
     assert describe(tmp_path / "new.pem").days_left(NOW) >= 89
     thief = request_of(ec.generate_private_key(ec.SECP256R1()))
     create_authority(tmp_path / "other")
-    issue(tmp_path / "other", "origin", [Role.CLIENT])
+    issue(tmp_path / "other", "origin", [Role.CLIENT], days=20, now=NOW)
     foreign = (tmp_path / "other" / "origin.pem").read_bytes()
-    for change in ({"request": thief}, {"certificate": foreign}):
+    its_key = serialization.load_pem_private_key(
+        (tmp_path / "other" / "origin.key").read_bytes(), None
+    )
+    for change in (
+        {"request": thief},
+        {"certificate": foreign},
+        {"certificate": foreign, "request": request_of(its_key)},  # of somebody's own authority
+    ):
         with pytest.raises(RefusedError):
             await answer(desk, {**wish, **change})
     late = desk_of(directory, invitations, NOW + dt.timedelta(days=21))
