@@ -2,7 +2,8 @@
 
 What POSIX promises is kept, and no more: content is durable after a sync of the file, names are
 after a sync of their directory, a rename is one change. Of what is not durable any part may have
-reached the disk: of the changes of a name those up to some point, of content any pages.
+reached the disk: of the changes of a name those up to some point (every combination can be asked
+for), of content any pages (by chance).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import os
 import random
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -134,9 +135,22 @@ class PowerCut:
 
     # Losing.
 
-    def lose(self) -> None:
-        """Take back what was not durable, in part. Nothing below the folder may be open."""
-        names = self._before | dict(self._persistent())
+    def lose(self, choice: int) -> int:
+        """Take back what was not durable, in part. Nothing below the folder may be open.
+
+        Args:
+            choice: a number; of names, there are so many ways to lose some of them.
+
+        Returns:
+            How many ways there are.
+        """
+        names, ways = dict(self._before), 1
+        for changes in self._groups():
+            durable = max((at + 1 for at, one in enumerate(changes) if one.durable), default=0)
+            count = len(changes) + 1 - durable
+            ways, choice, upto = ways * count, choice // count, durable + choice % count
+            for change in changes[:upto]:
+                names |= change.names
         for path in sorted(Path(self._root).rglob("*"), reverse=True):
             if not path.is_dir():
                 _unlink(path)
@@ -150,16 +164,7 @@ class PowerCut:
                     _link(self._files[number].grave, name)
         for file in self._files.values():
             self._lose_content(file)
-
-    def _persistent(self) -> Iterable[tuple[str, int | None]]:
-        """Yield names as they are on the disk: each group of them up to some point."""
-        for changes in self._groups():
-            durable = max((at + 1 for at, one in enumerate(changes) if one.durable), default=0)
-            upto = self._rng.choice(
-                [durable, len(changes), self._rng.randint(durable, len(changes))]
-            )
-            for change in changes[:upto]:
-                yield from change.names.items()
+        return ways
 
     def _groups(self) -> list[list[_Change]]:
         """Return changes of names that renames tie together, in order."""
