@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -214,6 +216,31 @@ def signed(directory: Path, names: list[str], key: ec.EllipticCurvePrivateKey, s
     if san:
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("a")]), False)
     return builder.sign(signing, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+async def test_a_certificate_that_only_says_it_is_the_authoritys_is_not_renewed(
+    directory: Path, invitations: Invitations, tmp_path: Path
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    forger = tmp_path / "forger"
+    create_authority(forger)
+    shutil.copy(directory / "ca.pem", forger / "ca.pem")  # the name is right, the key is not
+    for folder, error in ((forger, RefusedError), (directory, None)):
+        certificate = signed(folder, ["origin"], key, san=True)
+        wish = {"want": "renew", "certificate": certificate, "request": request_of(key)}
+        with pytest.raises(error) if error else contextlib.nullcontext():
+            told = await answer(desk_of(directory, invitations), wish)
+    (tmp_path / "new.pem").write_bytes(told["certificate"])
+    assert describe(tmp_path / "new.pem").roles == set(Role), "the old one was for any use"
+
+
+async def test_a_renewal_without_a_certificate_is_no_request(
+    directory: Path, invitations: Invitations
+) -> None:
+    wish = renewal_of(directory)
+    for certificate in (b"none", None):
+        with pytest.raises(ProtocolError, match="holds no certificate"):
+            await answer(desk_of(directory, invitations), {**wish, "certificate": certificate})
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from pathlib import Path
 
@@ -80,9 +81,12 @@ def renewed(
         ConfigurationError: no authority here.
     """
     names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    usages = old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     common_name = str(old.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)
-    roles = [role for role, usage in USAGES.items() if usage in usages]
+    roles = list(USAGES)
+    # One that other tools made may say nothing of its use: it is for any.
+    with contextlib.suppress(x509.ExtensionNotFound):
+        usages = old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        roles = [role for role, usage in USAGES.items() if usage in usages]
     certificate = sign(directory, common_name, roles, list(names), public_key, days, now=now)
     record(directory, common_name, certificate)
     return certificate
