@@ -80,6 +80,8 @@ def arm(where: str, after: bool, occurrence: int, action: str, marker: str) -> N
             _act(action, marker)
         result = original(*args, **kwargs)
         if now and after:
+            if hasattr(result, "close"):
+                result.close()  # a method that fails leaves nothing open
             _act(action, marker)
         return result
 
