@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from blockrep.certificates.authority import create_authority, issue
+from blockrep.certificates.naming import Role
 from blockrep.config.load import load_settings
 from blockrep.config.settings import Settings
 from blockrep.config.values import Address, LocalAddress
@@ -111,6 +113,66 @@ async def test_the_service_managers_socket_is_used(
     assert path.is_socket(), "it is the manager's"
 
 
+def with_certificates(folder: Path, days: int = 90) -> Settings:
+    """Return settings of a server that has a certificate for so many more days."""
+    certificates = folder / "certs"
+    create_authority(certificates)
+    issue(certificates, "localhost", [Role.SERVER], days=days)
+    config = folder / "config.toml"
+    config.write_text(
+        f"[tls]\ndirectory = '{certificates}'\n[storage]\nstate_directory = '{folder}'\n"
+    )
+    return load_settings(config, {"HOME": str(folder)}, 1000)
+
+
+async def test_the_service_managers_socket_is_used_for_tls_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    monkeypatch.setattr(module, "inherited_sockets", lambda _environment: [sock])
+    settings = with_certificates(tmp_path)
+    serving = asyncio.create_task(serve_listening(settings, [], again(settings)))
+    reader, writer = await asyncio.open_connection(*sock.getsockname())
+    writer.write(b"this is not TLS\r\n" * 10)
+    assert await asyncio.wait_for(reader.read(1), 10) != b"t"
+    writer.close()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert await asyncio.wait_for(serving, 10) == 0
+
+
+async def test_a_certificate_that_ends_soon_is_told_at_start_and_at_reload(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = with_certificates(tmp_path, days=5)
+    addresses = [Address("127.0.0.1", 0)]
+    serving = asyncio.create_task(serve_listening(settings, addresses, again(settings)))
+    await until(lambda: caplog.text.count("the certificate expires in 4 days") == 1)
+    os.kill(os.getpid(), signal.SIGHUP)
+    await until(lambda: caplog.text.count("the certificate expires in 4 days") == 2)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(serving, 10) == 0
+
+
+async def test_a_folder_for_images_that_is_not_there_is_told_before_anybody_is_served(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, images, config = tmp_path / "s", tmp_path / "images", tmp_path / "config.toml"
+    config.write_text(f"[server]\nimage_directory = '{images}'\n")
+    settings = load_settings(config, {"HOME": str(tmp_path)}, 1000)
+    addresses = [LocalAddress(str(path))]
+    with pytest.raises(ConfigurationError, match="image directory does not exist"):
+        await serve_listening(settings, addresses, again(settings))
+    images.mkdir()
+    serving = asyncio.create_task(serve_listening(settings, addresses, again(settings)))
+    await until(path.is_socket)
+    images.rmdir()
+    os.kill(os.getpid(), signal.SIGHUP)
+    await until(lambda: "image directory does not exist" in caplog.text)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(serving, 10) == 0
+
+
 def test_sockets_of_another_process_are_not_ours() -> None:
     assert inherited_sockets({}) == []
     assert inherited_sockets({"LISTEN_PID": "1", "LISTEN_FDS": "2"}) == []
@@ -118,7 +180,9 @@ def test_sockets_of_another_process_are_not_ours() -> None:
 
 def test_descriptors_from_three_on_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as sock:
-        monkeypatch.setattr(module, "_FIRST_INHERITED", os.dup(sock.fileno()))
+        number = os.dup(sock.fileno())
+        os.set_inheritable(number, True)  # as from exec
+        monkeypatch.setattr(module, "_FIRST_INHERITED", number)
         environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
         (found,) = inherited_sockets(environment)
         assert found.family == sock.family
