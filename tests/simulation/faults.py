@@ -69,7 +69,7 @@ def somebody_fills_the_pool_meanwhile(scenario: Scenario, rng: random.Random) ->
     origin.grow(max(origin.size_bytes(), _MUCH_BYTES))
     origin.write(0, rng.randbytes(_MUCH_BYTES))
     disk = replica.disk
-    _meanwhile(replica, rng, lambda: disk.fill(rng.randint(8, 16)))
+    _meanwhile(replica, rng, lambda: disk.fill(rng.randint(6, 10)))
     return None
 
 
