@@ -2,13 +2,14 @@
 
 What POSIX promises is kept, and no more: content is durable after a sync of the file, names are
 after a sync of their directory, a rename is one change. Of what is not durable any part may have
-reached the disk: of the changes of a name those up to some point (every combination can be asked
-for), of content any pages (by chance).
+reached the disk: of the changes of each name those up to some point (every combination can be
+asked for), of content any pages (by chance).
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import stat
@@ -146,11 +147,9 @@ class PowerCut:
         """
         names, ways = dict(self._before), 1
         for changes in self._groups():
-            durable = max((at + 1 for at, one in enumerate(changes) if one.durable), default=0)
-            count = len(changes) + 1 - durable
-            ways, choice, upto = ways * count, choice // count, durable + choice % count
-            for change in changes[:upto]:
-                names |= change.names
+            outcomes = _outcomes(changes)
+            names |= outcomes[choice % len(outcomes)]
+            ways, choice = ways * len(outcomes), choice // len(outcomes)
         for path in sorted(Path(self._root).rglob("*"), reverse=True):
             if not path.is_dir():
                 _unlink(path)
@@ -167,7 +166,7 @@ class PowerCut:
         return ways
 
     def _groups(self) -> list[list[_Change]]:
-        """Return changes of names that renames tie together, in order."""
+        """Return changes of names that have to do with each other, in order."""
         groups: list[tuple[set[str], list[_Change]]] = []
         for change in self._changes:
             names, changes = set(change.names), [change]
@@ -198,6 +197,33 @@ class PowerCut:
         file.grave.chmod(stat.S_IMODE(result.st_mode))
         modified_ns = self._rng.choice([result.st_mtime_ns, file.durable_ns])
         os.utime(file.grave, ns=(modified_ns, modified_ns))
+
+
+def _outcomes(changes: list[_Change]) -> list[dict[str, int | None]]:
+    """Return what may become of names that these changes tie together.
+
+    Each name is as it was after one of its changes, the last durable one or a later one. A change
+    of two names is a rename: it has happened to both or to none.
+    """
+    history: dict[str, list[int]] = {}
+    for at, change in enumerate(changes):
+        for name in change.names:
+            history.setdefault(name, []).append(at)
+    choices = []
+    for numbers in history.values():
+        durable = max((at + 1 for at, one in enumerate(numbers) if changes[one].durable), default=0)
+        choices.append(range(durable, len(numbers) + 1))
+    found = []
+    for counts in itertools.product(*choices):
+        upto = dict(zip(history, counts, strict=True))
+        done = {name: numbers[: upto[name]] for name, numbers in history.items()}
+        if all(
+            len({at in done[name] for name in change.names}) == 1
+            for at, change in enumerate(changes)
+        ):
+            last = {name: numbers[-1] for name, numbers in done.items() if numbers}
+            found.append({name: changes[at].names[name] for name, at in last.items()})
+    return found
 
 
 @contextlib.contextmanager

@@ -62,8 +62,7 @@ class World:
     def check(self) -> None:
         """Look at what is there; push again; look again."""
         base = self._check_goods()
-        self._check_cursor()
-        push(self.volumes, base)
+        push(self.volumes, self._check_resume() or base)
         self._check_replica()
 
     def _check_goods(self) -> Snapshot | None:
@@ -90,15 +89,23 @@ class World:
         with self.volumes.target().open_snapshot(newest.id) as reader:
             assert self.volumes.read_replica() == read_all(reader)
 
-    def _check_cursor(self) -> None:
-        """What was acknowledged is not sent again."""
-        if self.new is None or self.committed or not self.new.saved_bytes:
-            return
-        if self.new.new.id in {one.id for one in self.volumes.target().inspect().snapshots}:
-            return
-        staging = self.volumes.target().begin(self.new.request)
+    def _check_resume(self) -> Snapshot | None:
+        """What was acknowledged is not sent again, and the rest is still there to be sent."""
+        if self.new is None or self.committed:
+            return None
+        new = self.new.new
+        if new.id in {one.id for one in self.volumes.target().inspect().snapshots}:
+            return None
+        if new.id not in {one.id for one in self.volumes.source().snapshots()}:
+            assert not self.new.saved_bytes, "there is nothing to resume from"
+            return None
+        self.new.source, self.new.target = self.volumes.source(), self.volumes.target()
+        staging = self.new.target.begin(self.new.request)
         assert staging.info.cursor_bytes >= self.new.saved_bytes, "acknowledged, and lost"
-        staging.close()
+        self.new.stream(staging)
+        resumed = self.new.finish(staging)
+        assert self.volumes.read_replica() == self.contents[new.id], "what was resumed differs"
+        return resumed
 
 
 def cut_at_each_step(folder: Path, seed: int, *, is_first: bool) -> None:

@@ -97,6 +97,23 @@ def test_a_pending_snapshot_without_a_table_is_lost_with_the_change(volumes: Ima
     assert not list(volumes.live.parent.rglob(f"{snapshot.id}*"))
 
 
+def test_a_table_that_a_crash_tore_before_the_commit_is_begun_again(volumes: ImageVolumes) -> None:
+    transfer = Transfer(volumes, None)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    (path,) = volumes.live.parent.rglob("*.table")
+    with path.open("r+b") as file:
+        file.seek(50)
+        file.write(bytes(40))
+    transfer.source = volumes.source()
+    with transfer.source.open_snapshot(transfer.new) as reader:
+        reader.confirm()
+    found = transfer.source.stored_digests(transfer.new)
+    assert found is not None
+    assert b"\0" * 16 not in list(found[2]), "it is whole"
+    transfer.finish(staging)
+
+
 @pytest.mark.parametrize("damage", ["missing", "damaged"])
 def test_a_base_without_its_table_says_what_to_do(volumes: ImageVolumes, damage: str) -> None:
     base = push(volumes, None)

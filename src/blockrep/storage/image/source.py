@@ -160,7 +160,7 @@ class ImageSource:
         if record.content == "img":
             return CloneReader(self._content_path(snapshot.id, "img"), snapshot.size_bytes)
         self._check_unchanged(record)
-        table = self._whole_table(record.snapshot) or self._growing_table(record.snapshot)
+        table = self._table_to_read(record.snapshot)
         try:
             return TableReader(self._image.path, table, record.stamp, lambda: self._forget(record))
         except BaseException:
@@ -255,6 +255,17 @@ class ImageSource:
         path = self._content_path(snapshot.id, "table")
         with io_errors("the digest table cannot be read", path):
             return DigestTable.open_sealed(path, snapshot.id, snapshot.size_bytes)
+
+    def _table_to_read(self, snapshot: Snapshot) -> DigestTable:
+        """Return the table to hold against what is read, one to be filled if there is none yet."""
+        try:
+            if table := self._whole_table(snapshot):
+                return table
+        except VolumeError:
+            if snapshot.committed:
+                raise
+            # A crash tore what a push had not finished: it is begun again.
+        return self._growing_table(snapshot)
 
     def _sealed_table(self, snapshot: Snapshot) -> DigestTable:
         table = self._whole_table(snapshot)
