@@ -48,6 +48,7 @@ def verification_error(code: int, text: str = "some reason.") -> ssl.SSLCertVeri
             "changes bytes",
         ),
         (tls_error("SSLV3_ALERT_BAD_RECORD_MAC"), True, ConnectionLostError, "changes bytes"),
+        (tls_error("NOT_ON_RECORD_BOUNDARY"), True, ConnectionLostError, "changes bytes"),
         (tls_error("TLSV1_ALERT_ACCESS_DENIED"), False, RefusedError, "access is denied"),
         (
             tls_error("SSLV3_ALERT_HANDSHAKE_FAILURE"),

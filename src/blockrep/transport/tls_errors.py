@@ -53,34 +53,19 @@ _NO_COMMON_VERSION = frozenset(
 )
 #: Bytes that changed on the way: the record's authentication tag does not fit them any more.
 _DAMAGED = frozenset({"DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "SSLV3_ALERT_BAD_RECORD_MAC"})
-#: The same while the handshake has no keys yet: a message that makes no sense, here or to the peer.
-_GARBLED = frozenset(
+#: The two ends speak TLS 1.3 and have nothing in common beyond that. All else that a handshake may
+#: end by is a message that makes no sense: before there are keys, damage has as many names as TLS
+#: has rules.
+_UNFIT = frozenset(
     {
-        "BAD_ECPOINT",
-        "BAD_EXTENSION",
-        "BAD_KEY_SHARE",
-        "BAD_LEGACY_VERSION",
-        "BAD_LENGTH",
-        "BAD_RECORD_TYPE",
-        "DIGEST_CHECK_FAILED",
-        "EXCESSIVE_MESSAGE_SIZE",
-        "INVALID_CCS_MESSAGE",
-        "INVALID_SESSION_ID",
-        "LENGTH_MISMATCH",
-        "LENGTH_TOO_SHORT",
-        "MISSING_SIGALGS_EXTENSION",
-        "MISSING_SUPPORTED_GROUPS_EXTENSION",
-        "NO_COMPRESSION_SPECIFIED",
-        "NO_SUITABLE_KEY_SHARE",
-        "SSL3_SESSION_ID_TOO_LONG",
-        "SSLV3_ALERT_ILLEGAL_PARAMETER",
-        "SSLV3_ALERT_UNEXPECTED_MESSAGE",
-        "TLSV13_ALERT_MISSING_EXTENSION",
-        "TLSV1_ALERT_DECODE_ERROR",
-        "TLSV1_ALERT_DECRYPT_ERROR",
-        "TLSV1_ALERT_RECORD_OVERFLOW",
-        "UNEXPECTED_MESSAGE",
-        "UNKNOWN_CIPHER_RETURNED",
+        "NO_SHARED_CIPHER",
+        "NO_SHARED_GROUPS",
+        "NO_SHARED_SIGNATURE_ALGORITHMS",
+        "NO_SUITABLE_GROUPS",
+        "NO_SUITABLE_SIGNATURE_ALGORITHM",
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",
+        "TLSV1_ALERT_INSUFFICIENT_SECURITY",
+        "TLSV1_UNRECOGNIZED_NAME",
     }
 )
 _NOT_TLS = frozenset(
@@ -219,16 +204,17 @@ def _explain_tls(error: ssl.SSLError, where: str, *, handshake: bool) -> Blockre
         return ConfigurationError(
             "the peer does not speak TLS 1.3", where=where, next_step="check that it runs blockrep"
         )
-    if reason in _DAMAGED or (handshake and reason in _GARBLED):
-        return _lost("what arrived is not what was sent: the line changes bytes", where)
     if handshake and reason in _NOT_TLS:
         return ConfigurationError(
             "the peer does not speak TLS",
             where=where,
             next_step="check the port, and that a blockrep-server listens there",
         )
-    if handshake:
+    if handshake and reason in _UNFIT:
         return ConfigurationError(f"the TLS handshake failed: {_words(reason)}", where=where)
+    if handshake or reason in _DAMAGED:
+        words = _words(reason)
+        return _lost(f"what arrived is not what was sent: the line changes bytes ({words})", where)
     return _lost(f"TLS failed: {_words(reason)}", where)
 
 
