@@ -58,8 +58,8 @@ class Link:
         if self._latency_seconds:
             await asyncio.sleep(self._latency_seconds)
         self._left -= 1
-        if self._left or not self._fault:
-            return
+        if self._left or not self._fault or self.happened:
+            return  # a line that a crash silenced is not heard again
         self.happened = self._fault
         if self._fault == "cut":
             self.drop()
