@@ -26,7 +26,7 @@ from scenario import Entry, Outcome, Place, Scenario, measure, run_checked
 from workspace import Workspace, make_certificates, removed_at_end
 
 _SMOKE_BYTES = 32 * MIB
-_XFS_COPIES = 5  # source, two replicas, the peer's copy, and what changes
+_XFS_COPIES = 6  # source, two replicas, the peer's copy, and what changes in every round
 
 
 def main() -> int:
