@@ -47,7 +47,6 @@ __all__ = [
     "AUTHORITY_DAYS",
     "ISSUED_DIRECTORY",
     "LEAF_DAYS",
-    "USAGES",
     "Issued",
     "create_authority",
     "end_of_validity",
@@ -66,7 +65,7 @@ ISSUED_DIRECTORY: Final = "issued"
 _MAX_LEAF_DAYS: Final = 3650
 #: Hosts whose clock is a little behind must accept a certificate made just now.
 _CLOCK_TOLERANCE: Final = dt.timedelta(minutes=10)
-USAGES: Final = {
+_USAGES: Final = {
     Role.SERVER: ExtendedKeyUsageOID.SERVER_AUTH,
     Role.CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH,
 }
@@ -181,7 +180,7 @@ def sign(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(authority=False), critical=True)
         .add_extension(
-            x509.ExtendedKeyUsage([USAGES[role] for role in Role if role in roles]), critical=False
+            x509.ExtendedKeyUsage([_USAGES[role] for role in Role if role in roles]), critical=False
         )
         .add_extension(x509.SubjectAlternativeName(alternative_names), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)

@@ -14,7 +14,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from blockrep.certificates.naming import Role
 from blockrep.errors import ConfigurationError
 
-__all__ = ["EXPIRY_WARNING_DAYS", "CertificateInfo", "describe", "expires_soon", "load_certificate"]
+__all__ = [
+    "EXPIRY_WARNING_DAYS",
+    "CertificateInfo",
+    "describe",
+    "expires_soon",
+    "load_certificate",
+    "roles_of",
+]
 
 EXPIRY_WARNING_DAYS: Final = 14
 _ROLES: Final = {
@@ -86,7 +93,7 @@ def describe(path: Path) -> CertificateInfo:
         issuer=_common_name(certificate.issuer),
         names=tuple(names),
         addresses=tuple(addresses),
-        roles=_roles(certificate),
+        roles=roles_of(certificate),
         is_authority=_is_authority(certificate),
         serial=f"{certificate.serial_number:x}",
         fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
@@ -129,7 +136,8 @@ def _common_name(name: x509.Name) -> str:
     return str(names[0].value) if names else name.rfc4514_string()
 
 
-def _roles(certificate: x509.Certificate) -> frozenset[Role]:
+def roles_of(certificate: x509.Certificate) -> frozenset[Role]:
+    """Return what a certificate's extended key usage allows; both if it has none."""
     try:
         usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from blockrep.certificates.authority import LEAF_DAYS, USAGES, record, sign
-from blockrep.certificates.describe import CertificateInfo, describe, load_certificate
+from blockrep.certificates.authority import LEAF_DAYS, record, sign
+from blockrep.certificates.describe import CertificateInfo, describe, load_certificate, roles_of
 from blockrep.certificates.files import CERTIFICATE_MODE, KEY_MODE, replace_file
 from blockrep.certificates.naming import certificate_path, check_name, key_path
 from blockrep.certificates.revocation import revoked_serials
@@ -82,11 +81,8 @@ def renewed(
     """
     names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     common_name = str(old.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)
-    roles = list(USAGES)
-    # One that other tools made may say nothing of its use: it is for any.
-    with contextlib.suppress(x509.ExtensionNotFound):
-        usages = old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        roles = [role for role, usage in USAGES.items() if usage in usages]
-    certificate = sign(directory, common_name, roles, list(names), public_key, days, now=now)
+    certificate = sign(
+        directory, common_name, roles_of(old), list(names), public_key, days, now=now
+    )
     record(directory, common_name, certificate)
     return certificate
