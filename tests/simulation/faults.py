@@ -64,13 +64,12 @@ def somebody_fills_the_pool(scenario: Scenario, rng: random.Random) -> None:
 def somebody_fills_the_pool_meanwhile(scenario: Scenario, rng: random.Random) -> None:
     """While more is sent than there is room for then; whoever looks in time does not fill it."""
     replica, origin = scenario.replica, scenario.origin.disk
-    if not isinstance(replica.disk, LvmDisk):
-        return network(scenario, rng)
-    origin.grow(max(origin.size_bytes(), _MUCH_BYTES))
-    origin.write(0, rng.randbytes(_MUCH_BYTES))
-    disk = replica.disk
-    _meanwhile(replica, rng, lambda: disk.fill(rng.randint(6, 10)))
-    return None
+    if isinstance(replica.disk, LvmDisk):
+        origin.grow(max(origin.size_bytes(), _MUCH_BYTES))
+        origin.write(0, rng.randbytes(_MUCH_BYTES))
+        _meanwhile(replica, rng, lambda: replica.disk.fill(rng.randint(6, 10)))
+    else:
+        network(scenario, rng)
 
 
 def slow_disks(scenario: Scenario, rng: random.Random) -> None:
@@ -102,10 +101,10 @@ def somebody_fills_the_metadata_meanwhile(scenario: Scenario, rng: random.Random
     """So far that a push which looks in time can end before they are full."""
     host = rng.choice([scenario.origin, scenario.replica])
     disk = host.disk
-    if not isinstance(disk, LvmDisk):
-        return network(scenario, rng)
-    _meanwhile(host, rng, lambda: disk.fill_metadata(rng.randint(4, 16)))
-    return None
+    if isinstance(disk, LvmDisk):
+        _meanwhile(host, rng, lambda: disk.fill_metadata(rng.randint(4, 16)))
+    else:
+        network(scenario, rng)
 
 
 def metadata_is_held(scenario: Scenario, rng: random.Random) -> None:

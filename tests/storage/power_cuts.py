@@ -69,17 +69,17 @@ class PowerCut:
 
     def __enter__(self) -> Self:
         for name in _NAMING:
-            self._patch(os, name, self._naming(name, getattr(os, name)))
-        self._patch(os, "open", self._opening)
+            self._patch(name, self._naming(name, getattr(os, name)))
+        self._patch("open", self._opening)
         for name in ("fsync", "fdatasync"):
-            self._patch(os, name, self._sync)
+            self._patch(name, self._sync)
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    def _patch(self, where: Any, name: str, new: Callable[..., Any]) -> None:
-        self._stack.enter_context(mock.patch.object(where, name, new))
+    def _patch(self, name: str, new: Callable[..., Any]) -> None:
+        self._stack.enter_context(mock.patch.object(os, name, new))
 
     # Watching.
 
@@ -167,16 +167,15 @@ class PowerCut:
 
     def _groups(self) -> list[list[_Change]]:
         """Return changes of names that have to do with each other, in order."""
-        groups: list[tuple[set[str], list[_Change]]] = []
-        for change in self._changes:
-            names, changes = set(change.names), [change]
+        groups: list[tuple[set[str], list[int]]] = []
+        for number, change in enumerate(self._changes):
+            names, numbers = set(change.names), [number]
             for one in [one for one in groups if one[0] & names]:
                 groups.remove(one)
                 names |= one[0]
-                changes = one[1] + changes
-            groups.append((names, changes))
-        order = {id(change): at for at, change in enumerate(self._changes)}
-        return [sorted(changes, key=lambda one: order[id(one)]) for _, changes in groups]
+                numbers += one[1]
+            groups.append((names, numbers))
+        return [[self._changes[one] for one in sorted(numbers)] for _, numbers in groups]
 
     def _lose_content(self, file: _File) -> None:
         result = file.grave.stat()

@@ -140,16 +140,20 @@ def test_others_who_fill_a_pool_are_noticed_at_the_next_sync(tmp_path: Path) -> 
         with pytest.raises(NoSpaceError):
             fill(staging, size_bytes, ExtentKind.DATA)
         staging.close()
-        reserve = -(-pool.total_chunks * volumes.settings.data_reserve_percent // 100)
-        assert len(pool.blocks()) <= pool.total_chunks - reserve
+        assert above_reserve(pool, volumes.settings.data_reserve_percent) >= 0
 
 
 def leave(pool: SimulatedGroup, reserve_percent: int, free_chunks: int) -> None:
     """Let others take all but so many chunks above the reserve."""
-    used = len(pool.blocks())
-    pool.total_chunks = used
-    while pool.total_chunks - -(-pool.total_chunks * reserve_percent // 100) - used < free_chunks:
+    pool.total_chunks = len(pool.blocks())
+    while above_reserve(pool, reserve_percent) < free_chunks:
         pool.total_chunks += 1
+
+
+def above_reserve(pool: SimulatedGroup, reserve_percent: int) -> int:
+    """Return how many chunks are free above the reserve; negative below it."""
+    reserve = -(-pool.total_chunks * reserve_percent // 100)
+    return pool.total_chunks - reserve - len(pool.blocks())
 
 
 def test_metadata_is_room_too() -> None:
@@ -184,8 +188,7 @@ def test_a_sender_that_says_too_little_does_not_fill_the_pool(
         with pytest.raises(NoSpaceError):
             fill(staging, size_bytes, kind)
         staging.close()
-        reserve = -(-pool.total_chunks * volumes.settings.data_reserve_percent // 100)
-        assert len(pool.blocks()) <= pool.total_chunks - reserve
+        assert above_reserve(pool, volumes.settings.data_reserve_percent) >= 0
 
 
 def test_a_pool_that_ignores_discards_needs_room_for_zeros(tmp_path: Path) -> None:

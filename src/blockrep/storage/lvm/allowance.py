@@ -58,8 +58,8 @@ class Allowance:
         if start_bytes >= end_bytes:
             return
         chunks = self._chunks(start_bytes, end_bytes)
-        if not self._allows(chunks):
-            raise self._no_space(self._look())
+        if refusal := self._refusal(chunks):
+            raise refusal
         self._left_chunks -= chunks
         self.spent_chunks += chunks
         self._last_chunk = (end_bytes - 1) // self._chunk_bytes
@@ -73,7 +73,7 @@ class Allowance:
         start = start_bytes
         while start < end_bytes:
             end = min(start + _PIECE_BYTES, end_bytes)
-            if not self._allows(self._chunks(start, end)):
+            if self._refusal(self._chunks(start, end)):
                 end = min((start // self._chunk_bytes + 1) * self._chunk_bytes, end)
             self.spend(start, end)
             yield start, end
@@ -84,8 +84,8 @@ class Allowance:
         last = (end_bytes - 1) // self._chunk_bytes
         return last - first + (first != self._last_chunk)
 
-    def _allows(self, chunks: int) -> bool:
-        """Tell whether so many more are allowed, by a look if need be."""
+    def _refusal(self, chunks: int) -> NoSpaceError | None:
+        """Return why so many more are not allowed, by a look if need be; None: they are."""
         if self._noted is not self._counted:
             self._counted = self._noted
             assert self._counted is not None, "it is only ever replaced"
@@ -93,11 +93,12 @@ class Allowance:
             allowed = self._free_chunks(space) // 2 - (self.spent_chunks - spent_chunks)
             self._left_chunks = max(min(self._left_chunks, allowed), 0)
         if chunks > self._left_chunks:
-            free = self._free_chunks(self._look())
+            space = self._look()
+            free = self._free_chunks(space)
             if chunks > free:
-                return False
+                return self._no_space(space)
             self._left_chunks = chunks + (free - chunks) // 2
-        return True
+        return None
 
     def _free_chunks(self, space: Space) -> int:
         return min(space.free_bytes // self._chunk_bytes, space.metadata_free_chunks)

@@ -104,9 +104,7 @@ def space_of(
     )
     # Either every chunk is the first in its leaf, or all leaves are copied and there is room left.
     rest_blocks = blocks - _leaves(shared_chunks)
-    mappings = rest_blocks * _METADATA_BLOCK_BYTES // _BYTES_PER_MAPPING
-    if shared_chunks:
-        mappings = max(blocks, mappings)
+    mappings = max(blocks, rest_blocks * _METADATA_BLOCK_BYTES // _BYTES_PER_MAPPING)
     return Space(chunk_bytes, max(chunks, 0) * chunk_bytes, max(mappings, 0))
 
 
