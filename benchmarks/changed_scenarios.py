@@ -10,7 +10,7 @@ import data
 from data import MIB, Extents, make_mixed
 from full_scenarios import Copies
 from measure import Result
-from product import Product, page_options
+from product import Product, ways_of
 from relay import Link
 from scenario import Scenario, Tool
 from ssh import NEEDS as SSH
@@ -137,7 +137,7 @@ def pages(chunk_bytes: int, space: Workspace, size_bytes: int) -> Scenario:
         space, size_bytes, lambda number: data.database(size_bytes, count, number), product
     )
     tools: list[Tool] = []
-    for word, options in page_options().items():
+    for word, options in ways_of("page-delta").items():
         # A replica of its own: what one way has brought, the others would not bring again.
         replica = space.images / f"pages-{len(tools)}.img"
         run = functools.partial(product.push, *options, link=GIGABIT, replica=replica)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from blockrep import programs
-from blockrep.model.extents import Extent, ExtentKind
+from blockrep.model.extents import Extent, ExtentKind, align_outward, merge_adjacent
 from blockrep.model.snapshots import Snapshot, VolumeInfo
 from blockrep.storage.image import source
 
@@ -27,19 +27,13 @@ def by_chunks(extents: Iterable[Extent], chunk_bytes: int, size_bytes: int) -> I
     Raises:
         ValueError: something was discarded, which is not for this.
     """
-    start = end = 0
-    for extent in extents:
-        if extent.kind is not ExtentKind.DATA:
-            raise ValueError(f"only what was written can be rounded to chunks: {extent}")
-        first = extent.offset_bytes // chunk_bytes * chunk_bytes
-        last = min(-(-extent.end_bytes // chunk_bytes) * chunk_bytes, size_bytes)
-        if first > end:
-            if end > start:
-                yield Extent(start, end - start, ExtentKind.DATA)
-            start = first
-        end = max(end, last)
-    if end > start:
-        yield Extent(start, end - start, ExtentKind.DATA)
+    return merge_adjacent(align_outward(map(_written, extents), chunk_bytes, size_bytes))
+
+
+def _written(extent: Extent) -> Extent:
+    if extent.kind is not ExtentKind.DATA:
+        raise ValueError(f"only what was written can be rounded to chunks: {extent}")
+    return extent
 
 
 class ChunkedSource(source.ImageSource):

@@ -6,7 +6,7 @@ import functools
 
 from data import make_compressible
 from full_scenarios import Copies
-from product import compress_options
+from product import ways_of
 from relay import Link
 from scenario import Scenario, Tool
 from workspace import Workspace
@@ -26,7 +26,7 @@ def _through(link: Link, space: Workspace, size_bytes: int) -> Scenario:
             pushed,
             space.forget,
         )
-        for word, options in compress_options().items()
+        for word, options in ways_of("compress").items()
     ]
     tools += [
         Tool(

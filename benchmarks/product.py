@@ -18,14 +18,9 @@ def program_text(part: str) -> str:
     return f"import sys; from blockrep.programs import {part}; sys.exit({part}())"
 
 
-def compress_options() -> dict[str, tuple[str, ...]]:
-    """Return the ways in which a push can be told to compress, by their names."""
-    return {"by itself": (), "always": ("--compress",), "never": ("--no-compress",)}
-
-
-def page_options() -> dict[str, tuple[str, ...]]:
-    """Return the ways in which a push can be told to compare pages, by their names."""
-    return {"by itself": (), "always": ("--page-delta",), "never": ("--no-page-delta",)}
+def ways_of(option: str) -> dict[str, tuple[str, ...]]:
+    """Return what a push can be told of what it else decides by itself, by names."""
+    return {"by itself": (), "always": (f"--{option}",), "never": (f"--no-{option}",)}
 
 
 class Product:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from blockrep.cli.arguments import parse_arguments
 from catalogue import CATALOGUE
-from product import compress_options
+from product import ways_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -27,9 +29,10 @@ def test_the_documentation_lists_every_scenario() -> None:
     assert not missing
 
 
-def test_the_ways_to_compress_are_ways_of_a_push() -> None:
+@pytest.mark.parametrize("option", ["compress", "page-delta"])
+def test_the_ways_of_an_option_are_ways_of_a_push(option: str) -> None:
     said = [
-        parse_arguments(["push", "/a", "host:/a", *options]).compress
-        for options in compress_options().values()
+        getattr(parse_arguments(["push", "/a", "host:/a", *words]), option.replace("-", "_"))
+        for words in ways_of(option).values()
     ]
     assert said == [None, True, False]

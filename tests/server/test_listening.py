@@ -11,15 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from blockrep.certificates.authority import create_authority, issue
-from blockrep.certificates.naming import Role
 from blockrep.config.load import load_settings
 from blockrep.config.settings import Settings
 from blockrep.config.values import Address, LocalAddress
 from blockrep.errors import ConfigurationError
 from blockrep.server import listening as module
 from blockrep.server.listening import inherited_sockets, serve_listening
-from support.listening import until
+from support.listening import Listening, until
 
 
 def again(settings: Settings) -> Callable[[], Settings]:
@@ -113,26 +111,14 @@ async def test_the_service_managers_socket_is_used(
     assert path.is_socket(), "it is the manager's"
 
 
-def with_certificates(folder: Path, days: int = 90) -> Settings:
-    """Return settings of a server that has a certificate for so many more days."""
-    certificates = folder / "certs"
-    create_authority(certificates)
-    issue(certificates, "localhost", [Role.SERVER], days=days)
-    config = folder / "config.toml"
-    config.write_text(
-        f"[tls]\ndirectory = '{certificates}'\n[storage]\nstate_directory = '{folder}'\n"
-    )
-    return load_settings(config, {"HOME": str(folder)}, 1000)
-
-
 async def test_the_service_managers_socket_is_used_for_tls_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     monkeypatch.setattr(module, "inherited_sockets", lambda _environment: [sock])
-    settings = with_certificates(tmp_path)
-    serving = asyncio.create_task(serve_listening(settings, [], again(settings)))
+    site = Listening(tmp_path, str)
+    serving = asyncio.create_task(serve_listening(site.load(), [], site.load))
     reader, writer = await asyncio.open_connection(*sock.getsockname())
     writer.write(b"this is not TLS\r\n" * 10)
     assert await asyncio.wait_for(reader.read(1), 10) != b"t"
@@ -144,9 +130,9 @@ async def test_the_service_managers_socket_is_used_for_tls_too(
 async def test_a_certificate_that_ends_soon_is_told_at_start_and_at_reload(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = with_certificates(tmp_path, days=5)
+    site = Listening(tmp_path, str, days=5)
     addresses = [Address("127.0.0.1", 0)]
-    serving = asyncio.create_task(serve_listening(settings, addresses, again(settings)))
+    serving = asyncio.create_task(serve_listening(site.load(), addresses, site.load))
     await until(lambda: caplog.text.count("the certificate expires in 4 days") == 1)
     os.kill(os.getpid(), signal.SIGHUP)
     await until(lambda: caplog.text.count("the certificate expires in 4 days") == 2)

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
-from blockrep.certificates.authority import create_authority, issue
+from blockrep.certificates.authority import LEAF_DAYS, create_authority, issue
 from blockrep.certificates.naming import Role
 from blockrep.config.load import load_settings
 from blockrep.config.settings import Settings
@@ -28,15 +28,18 @@ async def until(reached: Callable[[], bool]) -> None:
 
 
 class Listening:
-    """A server on loopback, with its authority beside it; its clients are those of that."""
+    """A server on loopback, with its authority beside it; its clients are those of that.
 
-    def __init__(self, folder: Path, printed: Callable[[], str]) -> None:
+    ``days``: of its certificate.
+    """
+
+    def __init__(self, folder: Path, printed: Callable[[], str], days: int = LEAF_DAYS) -> None:
         self.config = folder / "config.toml"
         self.certs = folder / "certs"
         self._printed = printed
         self._serving: asyncio.Task[int] | None = None
         create_authority(self.certs)
-        issue(self.certs, "localhost", [Role.SERVER])
+        issue(self.certs, "localhost", [Role.SERVER], days=days)
         issue(self.certs, "mallory", [Role.CLIENT])
         self.configure("")
         self.port = 0
