@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from blockrep.certificates.authority import create_authority, issue, sign
 from blockrep.certificates.invitations import Token
 from blockrep.certificates.naming import Role
-from blockrep.client.joining import join, renew
+from blockrep.client import joining
+from blockrep.client.joining import authority_context, join, renew, unverified_context
 from blockrep.errors import (
     BlockrepError,
     ConfigurationError,
@@ -182,3 +183,53 @@ async def test_a_renewal_for_another_key_is_not_taken(server: Path, tmp_path: Pa
     assert (server / "alpha.pem").read_bytes() == before
     with pytest.raises(ConfigurationError, match="cannot be read"):
         await renew(tmp_path / "none.pem", tmp_path / "none.key", server / "ca.pem", asked)
+
+
+async def test_a_host_may_join_by_a_second_name(server: Path, tmp_path: Path) -> None:
+    """What is there of the same authority is as good."""
+    directory = tmp_path / "client"
+    create_authority(directory)
+    (directory / "ca.pem").write_bytes((server / "ca.pem").read_bytes())
+    await join(token_of(server), Desk(server), directory)
+    assert (directory / "alpha.pem").exists()
+
+
+async def test_a_crash_while_it_is_written_does_not_end_the_invitation(
+    server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The certificate is the last to come: what is there of a name is never overwritten."""
+    desk, directory = Desk(server), tmp_path / "client"
+    with monkeypatch.context() as patch:
+        write = joining.write_new_files
+
+        def write_the_first_only(files: Sequence[tuple[Path, bytes, int]]) -> None:
+            write(files[:1])
+            if len(files) > 1:
+                raise InterruptedError
+
+        patch.setattr(joining, "write_new_files", write_the_first_only)
+        with pytest.raises(InterruptedError):
+            await join(token_of(server), desk, directory)
+    await join(token_of(server), desk, directory)
+    assert {path.name for path in directory.iterdir()} == {"ca.pem", "alpha.pem", "alpha.key"}
+    assert len(desk.keys) == 1
+
+
+async def test_a_renewed_certificate_takes_the_place_of_the_old(server: Path) -> None:
+    files = (server / "alpha.pem", server / "alpha.key", server / "ca.pem")
+    desk, before = Desk(server), files[0].read_bytes()
+    await renew(*files, desk)
+    assert files[0].read_bytes() != before
+    ((mode, request),) = desk.asked
+    assert mode is ssl.CERT_REQUIRED
+    assert request["certificate"] == before
+
+
+def test_only_the_authority_is_trusted_and_no_old_tls(server: Path) -> None:
+    context = authority_context((server / "ca.pem").read_bytes())
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert not context.hostname_checks_common_name
+    assert len(context.get_ca_certs()) == 1
+    for one in (context, unverified_context()):
+        assert one.minimum_version is ssl.TLSVersion.TLSv1_3

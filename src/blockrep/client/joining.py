@@ -97,7 +97,8 @@ async def join(token: Token, ask: Ask, directory: Path) -> Path:
         raise
     files = [(certificate_file, certificate, CERTIFICATE_MODE)]
     if not (directory / AUTHORITY_CERTIFICATE).exists():
-        files.append((directory / AUTHORITY_CERTIFICATE, authority, CERTIFICATE_MODE))
+        # First: after a crash between the two, joining again is still possible.
+        files.insert(0, (directory / AUTHORITY_CERTIFICATE, authority, CERTIFICATE_MODE))
     write_new_files(files)
     return certificate_file
 
