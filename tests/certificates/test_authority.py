@@ -94,6 +94,19 @@ def test_nothing_is_overwritten(directory: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"origin\.key: exists already"):
         issue(directory, "origin", [Role.CLIENT])
     assert {path: path.read_bytes() for path in directory.glob("*.*")} == before
+    for kept in ("ca.key", "ca.pem"):  # the other one is only somewhere else
+        (directory / kept).rename(directory / "elsewhere")
+        with pytest.raises(ConfigurationError, match="there is an authority already"):
+            create_authority(directory)
+        (directory / "elsewhere").rename(directory / kept)
+
+
+def test_others_may_not_write_where_a_key_is_to_be(directory: Path) -> None:
+    directory.chmod(0o770)
+    with pytest.raises(ConfigurationError, match="others may write to this directory of keys"):
+        issue(directory, "origin", [Role.CLIENT])
+    with pytest.raises(ConfigurationError, match="others may write to this directory of keys"):
+        create_authority(directory)
 
 
 def test_names_and_addresses_of_a_server(directory: Path) -> None:
@@ -153,6 +166,10 @@ def test_a_key_that_is_not_the_authoritys(tmp_path: Path, directory: Path) -> No
         issue(directory, "a", [Role.CLIENT])
     (directory / "ca.key").write_text("garbage")
     with pytest.raises(ConfigurationError, match="is not an unencrypted private key"):
+        issue(directory, "a", [Role.CLIENT])
+    (directory / "ca.key").unlink()
+    (directory / "ca.key").mkdir()
+    with pytest.raises(ConfigurationError, match=r"ca\.key: cannot be read: Is a directory"):
         issue(directory, "a", [Role.CLIENT])
 
 

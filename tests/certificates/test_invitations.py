@@ -121,3 +121,41 @@ def test_the_secret_is_nowhere_on_disk(tmp_path: Path) -> None:
     assert file.parent.stat().st_mode & 0o777 == 0o700
     file.write_text("damaged")
     assert not Invitations(tmp_path).any_open(NOW)
+
+
+def test_a_wrong_letter_is_noticed() -> None:
+    """The token was typed, or damaged in a mail."""
+    text = TOKEN.encode()
+    for at in range(len(text) - 1):  # the last letter has bits that mean nothing
+        with pytest.raises(UsageError, match="is not a whole token"):
+            Token.decode(f"{text[:at]}{'A' if text[at] != 'A' else 'B'}{text[at + 1 :]}")
+
+
+def test_what_is_named_by_a_path_is_no_invitation(tmp_path: Path) -> None:
+    elsewhere = Invitations(tmp_path / "elsewhere")
+    identifier, secret = elsewhere.create("alpha", 90, MINUTE, NOW)
+    here = Invitations(tmp_path / "here")
+    here.create("beta", 90, MINUTE, NOW)
+    path = f"../../elsewhere/invitations/{identifier}"
+    assert (tmp_path / "here/invitations" / f"{path}.json").exists()
+    with pytest.raises(RefusedError):
+        here.redeem(path, secret, KEY, NOW)
+
+
+def test_one_that_was_made_void_stays_void(tmp_path: Path) -> None:
+    """While its certificate was signed, somebody was invited anew by that name."""
+    invitations = Invitations(tmp_path)
+    identifier, secret = invitations.create("alpha", 90, MINUTE, NOW)
+    used = invitations.redeem(identifier, secret, KEY, NOW)
+    invitations.create("alpha", 90, MINUTE, NOW)
+    invitations.note(used, "1f")
+    with pytest.raises(RefusedError):
+        invitations.redeem(identifier, secret, KEY, NOW)
+
+
+def test_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    invitations = Invitations(tmp_path)
+    identifier, secret = invitations.create("alpha", 90, MINUTE, NOW)
+    (tmp_path / "invitations" / f"{identifier}.json").write_text("damaged")
+    with pytest.raises(RefusedError):
+        invitations.redeem(identifier, secret, KEY, NOW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,20 @@ def test_what_is_not_there_is_not_renewed(directory: Path) -> None:
     (directory / "ca.key").unlink()
     with pytest.raises(ConfigurationError, match="key of the authority is not here"):
         renew(directory, "replica")
+
+
+def test_a_key_that_is_not_ours(directory: Path) -> None:
+    """Somebody's own certificate lies there by that name."""
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=replica"]
+    argv += ["-keyout", str(directory / "replica.key"), "-out", str(directory / "replica.pem")]
+    subprocess.run(argv, check=True, capture_output=True)
+    before = (directory / "replica.pem").read_bytes()
+    with pytest.raises(ConfigurationError, match="its key is of another kind than ours"):
+        renew(directory, "replica")
+    assert (directory / "replica.pem").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["../replica", "a/b", "", "*"])
+def test_a_name_is_never_a_path(directory: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be the name of a certificate"):
+        renew(directory, name)

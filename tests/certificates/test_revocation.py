@@ -70,3 +70,29 @@ def test_what_cannot_be_revoked(directory: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="not a revocation list"):
         revoked_serials(directory)
     assert serials_on(directory / "none.crl") == frozenset()
+
+
+def test_the_one_that_is_there_counts_though_no_copy_was_kept(directory: Path) -> None:
+    for path in (directory / "issued").glob("alpha.*"):
+        path.unlink()
+    (revoked,) = revoke(directory, "alpha")
+    assert not accepted(directory, "alpha")
+    assert revoked_serials(directory) == {revoked.serial_number}
+
+
+def test_a_file_in_this_folder_is_one(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stolen.pem").write_bytes((directory / "alpha.pem").read_bytes())
+    (tmp_path / "stolen").write_bytes((directory / "beta.pem").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for name in ("stolen.pem", "./stolen"):
+        revoke(directory, name)
+    assert not accepted(directory, "alpha")
+    assert not accepted(directory, "beta")
+
+
+def test_a_name_is_never_a_pattern(directory: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be the name of a certificate"):
+        revoke(directory, "*")
+    assert revoked_serials(directory) == frozenset()

@@ -33,6 +33,15 @@ def test_what_the_configuration_names_is_taken_unseen(tmp_path: Path) -> None:
     assert (files.key, files.crl) == (Path("/c.key"), Path("/d.crl"))
 
 
+def test_a_list_beside_the_authority_counts_unless_another_is_named(tmp_path: Path) -> None:
+    files = {"certificate": tmp_path / "x.pem", "key": tmp_path / "x.key"}
+    assert find_files(TlsSettings(tmp_path, **files), Role.SERVER, "x").crl is None
+    (tmp_path / "ca.crl").touch()
+    assert find_files(TlsSettings(tmp_path, **files), Role.SERVER, "x").crl == tmp_path / "ca.crl"
+    other = TlsSettings(tmp_path, **files, crl=Path("/d.crl"))
+    assert find_files(other, Role.SERVER, "x").crl == Path("/d.crl")
+
+
 def test_the_only_certificate(certs: Path) -> None:
     issue(certs, "replica", [Role.SERVER])
     assert chosen(certs, Role.SERVER) == "replica.pem"

@@ -106,6 +106,10 @@ def test_a_name_cannot_leave_its_quotes(name: str, tmp_path: Path) -> None:
 
 SMALL_RSA = public(rsa.generate_private_key(65537, 1024))
 DSA = "ssh-dss AAAAB3NzaC1kc3M="
+P256, P384 = (
+    public(ec.generate_private_key(one)).split() for one in (ec.SECP256R1(), ec.SECP384R1())
+)
+ONE_MORE = base64.b64encode(base64.b64decode(ENCODED) + b"\0\0\0\1x").decode()
 
 
 WRONG: list[tuple[str | bytes, str]] = [
@@ -122,6 +126,9 @@ WRONG: list[tuple[str | bytes, str]] = [
     (f"ssh-ed25519 {ENCODED[:-12]}", "cut off"),
     (f"ssh-ed25519 {ENCODED[:-4]}", "cut off"),
     (f"ssh-rsa {ENCODED}", "no ssh-rsa key"),
+    (f"{P256[0]} {P384[1]}", f"no {P256[0]} key"),
+    (f"ssh-ed25519 {ONE_MORE}", "no ssh-ed25519 key"),
+    (f"ssh-ed25519 {ONE_MORE[:-4]}", "cut off"),
     (f"ssh-ed25519 {SMALL_RSA.split()[1]}", "no ssh-ed25519 key"),
     (SMALL_RSA, "RSA key of less than 2048 bits"),
     (f"{GOOD} a\x1b[2Jb", "cannot be printed"),

@@ -165,7 +165,7 @@ class AccessPolicy:
         # A path that does not start with / counts from the folder: "replica:./vm.img" needs no
         # knowledge of it.
         path = self.image_directory / volume.path
-        if path == self.image_directory or self.image_directory not in path.parents:
+        if self.image_directory not in path.parents:
             return None
         return Grant(
             VolumeName(path=str(path)), create=True, adopt=True, beneath=self.image_directory

@@ -120,7 +120,7 @@ def _strings(packed: bytes, path: Path) -> list[bytes]:
     strings, at = [], 0
     while at < len(packed):
         end = at + 4 + int.from_bytes(packed[at : at + 4], "big")
-        if len(packed) < at + 4 or end > len(packed):
+        if end > len(packed):
             raise _wrong(path, "is damaged (cut off)")
         strings.append(packed[at + 4 : end])
         at = end
