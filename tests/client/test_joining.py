@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from blockrep.certificates.authority import create_authority, issue, sign
+from blockrep.certificates.files import write_new_files
 from blockrep.certificates.invitations import Token
 from blockrep.certificates.naming import Role
-from blockrep.client import joining
 from blockrep.client.joining import authority_context, join, renew, unverified_context
 from blockrep.errors import (
     BlockrepError,
@@ -96,8 +96,9 @@ async def test_what_the_server_must_not_answer(
 class Desk(Server):
     """Issues certificates; the first answers are lost on the way back."""
 
-    def __init__(self, directory: Path, lost: int = 0) -> None:
+    def __init__(self, directory: Path, lost: int = 0, name: str = "alpha") -> None:
         super().__init__()
+        self.name = name
         self.directory = directory
         self.lost = lost
         self.keys: set[bytes] = set()
@@ -115,7 +116,13 @@ class Desk(Server):
         self.lost -= 1
         if self.lost >= 0:
             raise ConnectionLostError("the connection ended")
-        return {"name": "alpha", "certificate": certificate.public_bytes(Encoding.PEM)}
+        return {"name": self.name, "certificate": certificate.public_bytes(Encoding.PEM)}
+
+
+async def test_a_certificate_of_another_name_is_not_taken(server: Path, tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match="of another name"):
+        await join(token_of(server), Desk(server, name="beta"), tmp_path / "client")
+    assert not list((tmp_path / "client").iterdir())
 
 
 async def test_after_a_lost_answer_the_same_key_asks_again(server: Path, tmp_path: Path) -> None:
@@ -200,14 +207,13 @@ async def test_a_crash_while_it_is_written_does_not_end_the_invitation(
     """The certificate is the last to come: what is there of a name is never overwritten."""
     desk, directory = Desk(server), tmp_path / "client"
     with monkeypatch.context() as patch:
-        write = joining.write_new_files
 
         def write_the_first_only(files: Sequence[tuple[Path, bytes, int]]) -> None:
-            write(files[:1])
+            write_new_files(files[:1])
             if len(files) > 1:
                 raise InterruptedError
 
-        patch.setattr(joining, "write_new_files", write_the_first_only)
+        patch.setattr("blockrep.client.joining.write_new_files", write_the_first_only)
         with pytest.raises(InterruptedError):
             await join(token_of(server), desk, directory)
     await join(token_of(server), desk, directory)
