@@ -138,6 +138,18 @@ async def test_after_a_lost_answer_the_same_key_asks_again(server: Path, tmp_pat
     assert len(desk.keys) == 1
 
 
+async def test_a_key_that_was_there_outlives_a_refusal(server: Path, tmp_path: Path) -> None:
+    """It may be the one of a certificate that was issued, and whose answer was lost."""
+    directory = tmp_path / "client"
+    with pytest.raises(ConnectionLostError):
+        await join(token_of(server), Desk(server, lost=1), directory)
+    key = (directory / "alpha.key").read_bytes()
+    authority = {"authority": (server / "ca.pem").read_bytes()}
+    with pytest.raises(RefusedError):
+        await join(token_of(server), Server(authority, RefusedError("no")), directory)
+    assert (directory / "alpha.key").read_bytes() == key
+
+
 def others_may_write(directory: Path) -> None:
     directory.mkdir()
     directory.chmod(0o777)
