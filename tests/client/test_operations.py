@@ -89,6 +89,26 @@ async def test_a_replica_is_pruned_down_to_its_newest_snapshot(hosts: Hosts) -> 
     assert after.snapshots == before.snapshots[-1:]
 
 
+async def test_whoever_is_done_says_so(hosts: Hosts, caplog: pytest.LogCaptureFixture) -> None:
+    """The server has nothing to complain about: its log tells of what went wrong only."""
+    await hosts.dry_run()
+    await hosts.push()
+    await hosts.verify()
+    async with hosts.context() as context:
+        await operations.list_remote(context, hosts.target, hosts.events.append)
+        await operations.prune_remote(context, hosts.target, 1, hosts.events.append)
+    assert not [one for one in caplog.records if one.name == "blockrep.server"]
+
+
+async def test_what_is_not_there_is_neither_listed_nor_previewed(hosts: Hosts) -> None:
+    hosts.source.unlink()
+    async with hosts.context() as context:
+        with pytest.raises(VolumeError):
+            await operations.list_source(context, hosts._source_name)
+        with pytest.raises(VolumeError):
+            await operations.preview_delta(context, hosts._source_name, "")
+
+
 async def test_no_replica_to_prune_is_an_error_and_no_success(hosts: Hosts) -> None:
     async with hosts.context() as context:
         for _ in range(2):

@@ -11,7 +11,7 @@ import pytest
 
 from blockrep.client.pulling import PullOptions, pull
 from blockrep.client.retrying import Remaining, RetryPolicy, retrying
-from blockrep.errors import BusyError, RefusedError, UsageError
+from blockrep.errors import BlockrepError, BusyError, RefusedError, UsageError
 from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName
 from blockrep.protocol.messages import Compare, Message, Open, Pull, StageRequest, Volume
@@ -71,6 +71,13 @@ async def test_a_pull_tells_why_it_receives_what_it_does(hosts: Hosts) -> None:
         ("incremental", "changes since snapshot #1"),
         ("full", "the replica does not exist yet"),
     ]
+
+
+async def test_a_replica_that_cannot_be_is_told_before_anybody_is_called(hosts: Hosts) -> None:
+    hosts.replica.mkdir()
+    with pytest.raises(BlockrepError):
+        await pulled(hosts)
+    assert hosts.events == []
 
 
 async def test_nobody_else_works_on_the_replica_meanwhile(hosts: Hosts) -> None:

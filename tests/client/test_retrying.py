@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -112,6 +113,37 @@ async def test_the_same_progress_again_is_none() -> None:
     attempts.progress = events.Progress(5, 5, 10, 5)
     with pytest.raises(ConnectionLostError, match="gave up"):
         await retrying(attempts, POLICY, attempts.told.append)
+
+
+@in_virtual_time
+async def test_what_is_durable_of_the_next_transfer_is_progress() -> None:
+    """It counts from nothing again after a commit."""
+    steps = iter([events.Progress(9, 9, 9, 9), events.Committed("1" * 32, "name", "digest", 0, 0)])
+
+    class Advancing(Attempts):
+        async def __call__(self, sink: events.EventSink) -> str:
+            count = len(self.told)
+            self.progress = next(steps, events.Progress(1 + count // 100, 1 + count // 100, 9, 9))
+            return await super().__call__(sink)
+
+    attempts = Advancing(*[LOST] * 3)
+    await retrying(attempts, POLICY, attempts.told.append)
+    assert max(attempts.waits) <= 1
+
+
+@in_virtual_time
+async def test_the_attempts_that_are_told_of_are_those_without_progress() -> None:
+    class Advancing(Attempts):
+        async def __call__(self, sink: events.EventSink) -> str:
+            count = min(len(self.waits), 40)
+            self.progress = events.Progress(count, count, 1000, count)
+            return await super().__call__(sink)
+
+    attempts = Advancing(*[LOST] * 1000)
+    with pytest.raises(ConnectionLostError, match="attempts since") as caught:
+        await retrying(attempts, POLICY, attempts.told.append)
+    (told,) = re.findall(r"(\d+) attempts since", str(caught.value))
+    assert int(told) == len(attempts.waits) - 40 + 1
 
 
 @pytest.mark.parametrize("wish", [Wish(full=True, shrink=True), Wish(adopt=True, shrink=True)])
