@@ -22,9 +22,9 @@ from blockrep.replication.receiving import StreamReceiver
 from blockrep.replication.sender import Pusher
 from blockrep.replication.writing import Position, StagingWriter
 from blockrep.server.gate import TargetGate
+from blockrep.storage.allowance import Allowance
 from blockrep.storage.locks import VolumeLock
 from blockrep.storage.lvm import group, planning, source, staging, tags, target
-from blockrep.storage.lvm.allowance import Allowance
 from blockrep.storage.lvm.metadata import PoolMetadata
 from blockrep.storage.lvm.recovery import view_target
 from blockrep.storage.lvm.reports import PoolStatus

@@ -18,7 +18,7 @@ from blockrep.errors import (
     StorageError,
     VolumeError,
 )
-from blockrep.model.extents import Extent
+from blockrep.model.extents import Extent, ExtentKind
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Replica, Snapshot
 from blockrep.storage.image.target import ImageTarget
@@ -236,6 +236,36 @@ def test_a_full_file_system_stops_the_push_and_nothing_else(tmp_path: Path, kind
         (root / "ballast").unlink()
         volumes.write_live(0, random.Random(0).randbytes(100_000))
         push(volumes, base)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mode", ["full", "incremental", "zeros"])
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_a_sender_that_says_too_little_does_not_fill_the_file_system(
+    tmp_path: Path, kind: str, mode: str
+) -> None:
+    """Whatever it announced, and whoever else writes there meanwhile (I8)."""
+    with contextlib.ExitStack() as stack:
+        try:
+            root = stack.enter_context(mounted(kind, tmp_path))
+        except CannotMountError as error:
+            pytest.skip(str(error))
+        volumes = ImageVolumes(root)
+        base = None if mode == "full" else push(volumes, None)
+        transfer = Transfer(volumes, base)
+        request = dataclasses.replace(transfer.request, size_bytes=1 << 40)
+        with contextlib.closing(transfer.target.begin(request)) as staging:
+
+            def write_all() -> None:
+                for offset in range(0, 1 << 40, 2 * MIB):
+                    if mode == "zeros":
+                        staging.clear(Extent(offset, MIB, ExtentKind.ZERO))
+                    staging.write(offset, memoryview(random.Random(offset).randbytes(MIB)))
+
+            with pytest.raises(NoSpaceError, match="has come down to the reserve"):
+                write_all()
+        left = os.statvfs(root)
+        assert left.f_bavail * 100 >= left.f_blocks * (volumes.settings.data_reserve_percent - 1)
 
 
 def _outside(volumes: ImageVolumes, directory: Path) -> ImageVolumes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +17,9 @@ from blockrep.errors import BlockrepError, InternalError, NoSpaceError, StorageE
 from blockrep.model.extents import Extent, ExtentSummary
 from blockrep.model.snapshots import Space, StagingInfo
 from blockrep.protocol.chain import first_chain
+from blockrep.storage.allowance import Allowance
 from blockrep.storage.files import write_full
+from blockrep.storage.image import kernel
 from blockrep.storage.image.files import (
     clear_range,
     io_errors,
@@ -34,6 +37,10 @@ __all__ = ["Content", "FileContent", "ImageStaging", "RedoContent", "refuse_with
 class Content(Protocol):
     """Where the data goes. Methods raise OSError."""
 
+    @property
+    def to_copy_bytes(self) -> int:
+        """How much of it will be copied to where it belongs."""
+
     def write(self, offset_bytes: int, data: memoryview) -> None:
         """Write."""
 
@@ -45,6 +52,9 @@ class Content(Protocol):
 
         Return how many bytes of a redo file that is, else 0.
         """
+
+    def settle(self) -> None:
+        """Have the file system count what was synced."""
 
     def reader(self) -> FileReader:
         """Read the present content."""
@@ -64,6 +74,11 @@ class FileContent:
         self._size_bytes = size_bytes
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
 
+    @property
+    def to_copy_bytes(self) -> int:
+        """See :class:`Content`."""
+        return 0
+
     def write(self, offset_bytes: int, data: memoryview) -> None:
         """See :class:`Content`."""
         write_full(self._fd, data, offset_bytes)
@@ -76,6 +91,10 @@ class FileContent:
         """See :class:`Content`."""
         os.fdatasync(self._fd)
         return 0
+
+    def settle(self) -> None:
+        """See :class:`Content`."""
+        kernel.commit_transaction(self._fd)
 
     def reader(self) -> FileReader:
         """See :class:`Content`."""
@@ -99,6 +118,11 @@ class RedoContent:
         self._replica_bytes = replica_bytes
         self._size_bytes = size_bytes
 
+    @property
+    def to_copy_bytes(self) -> int:
+        """See :class:`Content`."""
+        return self._redo.end_bytes
+
     def write(self, offset_bytes: int, data: memoryview) -> None:
         """See :class:`Content`."""
         self._redo.write(offset_bytes, data)
@@ -110,6 +134,9 @@ class RedoContent:
     def sync(self) -> int:
         """See :class:`Content`."""
         return self._redo.sync()
+
+    def settle(self) -> None:
+        """Do nothing: where files are not cloned, what was synced counts."""
 
     def reader(self) -> FileReader:
         """See :class:`Content`: an adoption reads before it writes."""
@@ -134,6 +161,7 @@ class ImageStaging:
         path: where that record lies.
         content: where the data goes.
         reserve_percent: of the file system, to be left free.
+        block_bytes: in which the file system allocates.
         let_go: called once when it is closed.
     """
 
@@ -143,6 +171,7 @@ class ImageStaging:
         path: Path,
         content: Content,
         reserve_percent: int,
+        block_bytes: int,
         let_go: Callable[[], None],
     ) -> None:
         self.record = record
@@ -151,6 +180,9 @@ class ImageStaging:
         self._content = content
         self._reserve_percent = reserve_percent
         self._let_go = let_go
+        self._allowance = Allowance(block_bytes, self._synced_space, self._at_reserve)
+        # An error is told to one sync only: two at once, and the other would call it durable.
+        self._syncing = threading.Lock()
         self._durable_bytes = record.durable_bytes
         self._poison: BlockrepError | None = None
         self._closed = False
@@ -158,7 +190,8 @@ class ImageStaging:
     def set_plan(self, plan: ExtentSummary, new_chunks: int) -> None:
         """Bind an adoption's staging to its plan."""
         self._check_usable()
-        refuse_without_room(self.record.content, plan, new_chunks, self.space(), self._path)
+        space = self._file_system_space()
+        refuse_without_room(self.record.content, plan, new_chunks, space, self._path)
         chain = first_chain(self.record.snapshot_id, plan.digest)
         self._write_record(
             dataclasses.replace(self.record, plan_digest=plan.digest.hex(), chain=chain.hex())
@@ -170,6 +203,7 @@ class ImageStaging:
         if offset_bytes + len(data) > self.record.size_bytes:
             msg = f"a write at {offset_bytes} ends past the staging volume's end"
             raise InternalError(msg)
+        self._spend(offset_bytes, len(data))
         try:
             self._content.write(offset_bytes, data)
         except OSError as error:
@@ -182,6 +216,9 @@ class ImageStaging:
         if extent.end_bytes > self.record.size_bytes:
             msg = f"{extent} ends past the staging volume's end"
             raise InternalError(msg)
+        # A record in a redo file, or blocks at its edges that were another file's, too.
+        self._spend(extent.offset_bytes, 1)
+        self._spend(extent.end_bytes - 1, 1)
         try:
             self._content.clear(extent.offset_bytes, extent.length_bytes)
         except OSError as error:
@@ -193,15 +230,22 @@ class ImageStaging:
 
         An I/O error drops the staging volume: what it holds is not known.
         """
-        self._check_usable()
-        try:
-            self._durable_bytes = self._content.sync()
-        except OSError as error:
-            poison = self._poisoned_by(error, "syncing failed")
-            if not isinstance(poison, NoSpaceError):
-                with contextlib.suppress(OSError):
-                    remove_file(self._path)
-            raise poison from error
+        # Writes go on meanwhile: of those, what is seen of the file system says nothing.
+        spent_chunks = self._allowance.spent_chunks
+        self._sync()
+        self._allowance.note(self.space(), spent_chunks)
+
+    def _sync(self) -> None:
+        with self._syncing:
+            self._check_usable()
+            try:
+                self._durable_bytes = self._content.sync()
+            except OSError as error:
+                poison = self._poisoned_by(error, "syncing failed")
+                if not isinstance(poison, NoSpaceError):
+                    with contextlib.suppress(OSError):
+                        remove_file(self._path)
+                raise poison from error
 
     def save_cursor(self, cursor_bytes: int, chain: bytes) -> None:
         """Record how far everything is durable."""
@@ -216,9 +260,15 @@ class ImageStaging:
         )
 
     def space(self) -> Space:
-        """Return the room of the file system above the reserve."""
-        with io_errors("its file system cannot be looked at", self._path):
-            return space_of(self._path.parent, self._reserve_percent)
+        """Return the room of the file system above the reserve.
+
+        Of what a redo file holds, as much is needed once more while it is copied in.
+        """
+        space = self._file_system_space()
+        if self.record.content != "redo":
+            return space
+        left_bytes = max(space.free_bytes - self._content.to_copy_bytes, 0)
+        return dataclasses.replace(space, free_bytes=left_bytes // 2)
 
     def reader(self) -> FileReader:
         """Read the present content."""
@@ -244,6 +294,32 @@ class ImageStaging:
         """Sync for the last time; return the record with the length of the redo file."""
         self.sync()
         return dataclasses.replace(self.record, durable_bytes=self._durable_bytes)
+
+    def _spend(self, offset_bytes: int, length_bytes: int) -> None:
+        """Allow a write of so much, or not: others fill the file system, too (I8)."""
+        try:
+            self._allowance.spend(offset_bytes, offset_bytes + length_bytes)
+        except NoSpaceError as error:
+            self._poison = error
+            raise
+
+    def _file_system_space(self) -> Space:
+        with io_errors("its file system cannot be looked at", self._path):
+            return space_of(self._path.parent, self._reserve_percent)
+
+    def _synced_space(self) -> Space:
+        self._sync()
+        with io_errors("its file system cannot be synced", self._path):
+            self._content.settle()
+        return self.space()
+
+    def _at_reserve(self, _space: Space) -> NoSpaceError:
+        return NoSpaceError(
+            "the file system has come down to the reserve",
+            where=str(self._path.parent),
+            safe="what was durable is kept; the replica and its snapshots are untouched",
+            next_step="make room, then push again: it resumes",
+        )
 
     def _check_usable(self) -> None:
         if self._poison is not None:

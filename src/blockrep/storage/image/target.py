@@ -414,6 +414,7 @@ class ImageTarget:
     def _staging(self, record: StagingRecord) -> ImageStaging:
         path = self._catalogue.staging_content(record.content)
         with io_errors("the staging volume cannot be opened", path):
+            block_bytes = space_of(path.parent, self._reserve_percent).chunk_bytes
             if record.content != "redo":
                 content: Content = FileContent(path, record.size_bytes)
             else:
@@ -425,5 +426,6 @@ class ImageTarget:
             self._catalogue.staging_path,
             content,
             self._reserve_percent,
+            block_bytes,
             self._hold.release,
         )

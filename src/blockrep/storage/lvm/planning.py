@@ -12,6 +12,7 @@ from blockrep.storage.lvm.reports import LogicalVolume, PoolStatus
 from blockrep.storage.lvm.thin_xml import Run, RunKind
 
 __all__ = [
+    "at_reserve",
     "check_pool_health",
     "check_room",
     "check_room_for_snapshot",
@@ -205,6 +206,20 @@ def refuse_extended(before: PoolStatus, after: PoolStatus, pool: str) -> None:
             safe="what was acknowledged is kept; the replica and its snapshots are untouched",
             next_step="push again: it resumes",
         )
+
+
+def at_reserve(pool: LogicalVolume, space: Space) -> NoSpaceError:
+    """Return the error for a write that would take the pool below a reserve."""
+    what, option = "the thin pool has", "-L"
+    if space.metadata_free_chunks < space.free_bytes // pool.chunk_bytes:
+        what, option = "the thin pool's metadata have", "--poolmetadatasize "
+    return NoSpaceError(
+        f"{what} come down to the reserve",
+        where=pool.full_name,
+        safe="what was durable is kept; the replica and its snapshots are untouched",
+        next_step=f"extend it (lvextend {option}+SIZE {pool.full_name}), then push again:"
+        " it resumes",
+    )
 
 
 def check_room_for_snapshot(status: PoolStatus, pool: str, settings: StorageSettings) -> None:

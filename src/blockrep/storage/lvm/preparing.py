@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 
 from blockrep.errors import DivergedError, InternalError, StorageError, VolumeError
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Space
+from blockrep.storage.allowance import Allowance
 from blockrep.storage.interface import BeginRequest
 from blockrep.storage.lvm import commands
-from blockrep.storage.lvm.allowance import Allowance
 from blockrep.storage.lvm.device import BlockDevice
 from blockrep.storage.lvm.group import GroupState, VolumeGroup
 from blockrep.storage.lvm.metadata import PoolMetadata
-from blockrep.storage.lvm.planning import mapped_extents, refuse_extended, round_up, space_of
+from blockrep.storage.lvm.planning import (
+    at_reserve,
+    mapped_extents,
+    refuse_extended,
+    round_up,
+    space_of,
+)
 from blockrep.storage.lvm.recovery import TargetView
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.runner import OutcomeUnknownError
@@ -227,7 +234,7 @@ def _clear_end(
             cleared = last
         look()
         if cleared < end:
-            allowance = Allowance(pool.chunk_bytes, look, pool.full_name)
+            allowance = Allowance(pool.chunk_bytes, look, partial(at_reserve, pool))
             runs = PoolMetadata(group, pool).dump(mark.volume)
             for extent in mapped_extents(runs, end):
                 start = max(extent.offset_bytes, cleared)

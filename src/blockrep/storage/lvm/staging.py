@@ -5,20 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Self
 
 from blockrep.errors import BlockrepError, InternalError, NoSpaceError, StorageError
 from blockrep.model.extents import Extent, ExtentSummary
 from blockrep.model.snapshots import Space, StagingInfo
 from blockrep.protocol.chain import first_chain
+from blockrep.storage.allowance import Allowance
 from blockrep.storage.interface import SnapshotReader
 from blockrep.storage.lvm import commands
-from blockrep.storage.lvm.allowance import Allowance
 from blockrep.storage.lvm.cursors import Cursor, CursorFile
 from blockrep.storage.lvm.device import BlockDevice
 from blockrep.storage.lvm.group import VolumeGroup
 from blockrep.storage.lvm.metadata import PoolMetadata
 from blockrep.storage.lvm.planning import (
+    at_reserve,
     check_room,
     chunks_needed,
     leaves_discarded,
@@ -75,7 +77,7 @@ class LvmStaging:
         self._poison: BlockrepError | None = None
         # An error is told to one sync only: two at once, and the other would call it durable.
         self._syncing = threading.Lock()
-        self._allowance = Allowance(pool.chunk_bytes, self._synced_space, pool.full_name)
+        self._allowance = Allowance(pool.chunk_bytes, self._synced_space, partial(at_reserve, pool))
         #: Ends of what was written or cleared, and of what of that was synced: both ascend.
         self._written_bytes = self._synced_bytes = self.info.cursor_bytes
         self._open = True

@@ -1,4 +1,4 @@
-"""How much a transfer may write before its pool is looked at again (I8)."""
+"""How much a transfer may write before its pool, or file system, is looked at again (I8)."""
 
 from __future__ import annotations
 
@@ -15,24 +15,30 @@ _PIECE_BYTES = 16 * 1024 * 1024
 class Allowance:
     """Counts the chunks that a transfer writes, whatever it was said to need.
 
-    Each counts, also one that was allocated before: how many are free, only the pool knows. It is
-    asked when the allowance is used up, and of what is free then, half is allowed: others fill the
-    pool, too. What is seen of it meanwhile makes the allowance smaller, never larger.
+    Each counts, also one that was allocated before: how many are free, only the pool (or file
+    system) knows. It is asked when the allowance is used up, and of what is free then, half is
+    allowed: others fill it, too. What is seen of it meanwhile makes the allowance smaller, never
+    larger.
 
     Attributes:
         spent_chunks: what was allowed so far.
 
     Args:
-        chunk_bytes: of the pool.
+        chunk_bytes: unit of allocation.
         look: makes what was written so far count, then returns the room above the reserves.
-        where: the pool, for people.
+        refusal: returns the error for a write that this room is not enough for.
     """
 
-    def __init__(self, chunk_bytes: int, look: Callable[[], Space], where: str) -> None:
+    def __init__(
+        self,
+        chunk_bytes: int,
+        look: Callable[[], Space],
+        refusal: Callable[[Space], NoSpaceError],
+    ) -> None:
         self.spent_chunks = 0
         self._chunk_bytes = chunk_bytes
         self._look = look
-        self._where = where
+        self._refusal_for = refusal
         self._left_chunks = 0
         # Noted in one thread, counted in another; each note is an object of its own.
         self._noted: tuple[Space, int] | None = None
@@ -52,7 +58,7 @@ class Allowance:
         """Allow a write of this range of the volume, or not.
 
         Raises:
-            NoSpaceError: it could take the pool below its reserve.
+            NoSpaceError: it could leave less than the reserve.
             StorageError: what was written before could not be made durable.
         """
         if start_bytes >= end_bytes:
@@ -96,21 +102,9 @@ class Allowance:
             space = self._look()
             free = self._free_chunks(space)
             if chunks > free:
-                return self._no_space(space)
+                return self._refusal_for(space)
             self._left_chunks = chunks + (free - chunks) // 2
         return None
 
     def _free_chunks(self, space: Space) -> int:
         return min(space.free_bytes // self._chunk_bytes, space.metadata_free_chunks)
-
-    def _no_space(self, space: Space) -> NoSpaceError:
-        what, option = "the thin pool has", "-L"
-        if space.metadata_free_chunks < space.free_bytes // self._chunk_bytes:
-            what, option = "the thin pool's metadata have", "--poolmetadatasize "
-        return NoSpaceError(
-            f"{what} come down to the reserve",
-            where=self._where,
-            safe="what was durable is kept; the replica and its snapshots are untouched",
-            next_step=f"extend it (lvextend {option}+SIZE {self._where}), then push again:"
-            " it resumes",
-        )
