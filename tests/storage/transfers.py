@@ -115,6 +115,7 @@ class Transfer:
                 if piece.kind is ExtentKind.DATA:
                     buffer = memoryview(bytearray(piece.length_bytes))
                     reader.read_into(piece.offset_bytes, buffer)
+                    reader.remember()
                     staging.write(piece.offset_bytes, buffer)
                 else:
                     staging.clear(piece)

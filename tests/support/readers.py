@@ -30,5 +30,8 @@ class BytesReader:
     def allocated(self) -> Iterator[Extent]:
         return iter(self._allocated)
 
+    def remember(self) -> None:
+        """Do nothing: it is a snapshot."""
+
     def confirm(self) -> None:
         pass

@@ -148,6 +148,7 @@ class FrameBuilder:
         # A frame is not kept for the next batch: what it covers could not become durable meanwhile.
         if self._filling.segments:
             frames.append(self._finish())
+        self._reader.remember()
         return frames
 
     def _new_filling(self) -> _Filling:

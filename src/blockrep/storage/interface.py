@@ -120,6 +120,13 @@ class SnapshotReader(Protocol):
         unknown).
         """
 
+    def remember(self) -> None:
+        """Make durable what is known of the snapshot by what was read: before that is sent.
+
+        A resume goes on from what the receiver has. Kinds with real snapshots have nothing to do.
+        Raises StorageError.
+        """
+
     def confirm(self) -> None:
         """Prove that all that was read belongs to the snapshot.
 

@@ -27,10 +27,12 @@ class Live:
         self.path.write_bytes(CONTENT)
         self.table = directory / "table"
         self.forgotten = 0
-        DigestTable.create(self.table, ID, len(CONTENT), 5).close()
+        with DigestTable.create(self.table, ID, len(CONTENT), 5) as table:
+            table.sync()
 
     def reader(self) -> TableReader:
-        table = DigestTable.reopen(self.table, ID, len(CONTENT), 5)
+        table = DigestTable.reopen(self.table, ID, len(CONTENT))
+        assert table is not None
         return TableReader(self.path, table, FileStamp.of(self.path.stat()), self.forget)
 
     def forget(self) -> None:
@@ -141,3 +143,17 @@ def test_a_file_is_read_as_if_it_had_another_size(tmp_path: Path, size: int) -> 
         assert part == CONTENT[:1000].ljust(size, b"\0")[size - 400 : size]
         assert all(one.end_bytes <= size for one in reader.allocated())
         assert next(reader.allocated()).offset_bytes == 0
+
+
+def test_what_a_resumed_push_sends_again_is_learnt_again(live: Live) -> None:
+    """What an attempt before it read but did not send may be torn in the table."""
+    with live.reader() as reader:
+        read(reader, 0, len(CONTENT))
+    live.overwrite_unnoticed(3 * BLOCK_BYTES, b"torn, in effect")
+    table = DigestTable.reopen(live.table, ID, len(CONTENT))
+    assert table is not None
+    stamp = FileStamp.of(live.path.stat())
+    with TableReader(live.path, table, stamp, live.forget, resumes=True) as reader:
+        read(reader, 2 * BLOCK_BYTES, 4 * BLOCK_BYTES)
+        reader.confirm()
+    assert not live.forgotten

@@ -23,6 +23,7 @@ from blockrep.storage.image.table import DigestTable
 from blockrep.storage.interface import StorageSettings
 from storage.image_volumes import ImageVolumes
 from storage.mounts import CannotMountError, mounted
+from storage.power_cuts import without_change_times
 from storage.transfers import LINEAGE, Transfer, change_live, new_id, push, take_snapshot
 
 
@@ -58,13 +59,13 @@ def test_a_full_push_reads_the_file_once(volumes: ImageVolumes) -> None:
     transfer.finish(staging)
 
 
-def test_what_another_process_left_of_a_table_is_not_trusted(volumes: ImageVolumes) -> None:
+def test_what_was_damaged_of_a_growing_table_is_sent_again(volumes: ImageVolumes) -> None:
     transfer = Transfer(volumes, None)
     staging = transfer.target.begin(transfer.request)
     transfer.stream(staging, most=5, save_every=2)
     staging.close()
     (path,) = volumes.live.parent.rglob("*.table")
-    with path.open("r+b") as file:  # torn, as a power cut leaves it
+    with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"garbage")
     resumed = Transfer(volumes, None, new=transfer.new)
@@ -74,6 +75,68 @@ def test_what_another_process_left_of_a_table_is_not_trusted(volumes: ImageVolum
     resumed.finish(staging)
     change_live(volumes, random.Random(1))
     push(volumes, volumes.source().snapshots()[-1])
+
+
+def written_unnoticed(volumes: ImageVolumes, offset_bytes: int) -> None:
+    """Write as through a memory map, or shortly before a power cut: the file's times stay."""
+    before = volumes.live.stat()
+    volumes.write_live(offset_bytes, b"unnoticed")
+    os.utime(volumes.live, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_was_sent_before_a_write_that_nobody_noticed_is_not_taken_for_it(
+    volumes: ImageVolumes, *, is_first: bool
+) -> None:
+    """I2: the receiver keeps what it has below its cursor; the table must say what that was."""
+    with without_change_times():
+        base = None if is_first else push(volumes, None)
+        for offset_bytes in range(0, len(volumes.read_live()), 128 * 1024):
+            volumes.write_live(offset_bytes, b"changed")
+        transfer = Transfer(volumes, base)
+        staging = transfer.target.begin(transfer.request)
+        transfer.stream(staging, most=5, save_every=2)
+        staging.close()
+        written_unnoticed(volumes, 0)
+        with contextlib.suppress(VolumeError):  # or it is resumed as it was
+            resumed = Transfer(volumes, base, new=transfer.new)
+            staging = resumed.target.begin(resumed.request)
+            assert staging.info.cursor_bytes
+            resumed.stream(staging)
+            base = resumed.finish(staging)
+        push(volumes, base)
+        assert volumes.read_replica() == volumes.read_live()
+
+
+def test_without_a_mark_of_its_table_a_pending_snapshot_is_lost(volumes: ImageVolumes) -> None:
+    """Nobody knows what was sent of it, if anything was."""
+    transfer = Transfer(volumes, None)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging, most=5, save_every=2)
+    staging.close()
+    assert volumes.source().snapshots() == [transfer.new]
+    (path,) = volumes.live.parent.rglob("*.table")
+    with path.open("r+b") as file:
+        file.seek(512)
+        file.write(bytes(8))
+    assert not volumes.source().snapshots()
+
+
+@pytest.mark.root
+def test_what_is_preallocated_is_no_data_however_often_it_is_read(tmp_path: Path) -> None:
+    """I4: the plan of a resumed push must be the plan of the first attempt."""
+    try:
+        with mounted("ext4", tmp_path) as root:
+            volumes = ImageVolumes(root)
+            with volumes.live.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, 4 << 20)
+            snapshot = take_snapshot(volumes.source())
+            plan = list(volumes.source().delta(None, snapshot))
+            assert sum(one.length_bytes for one in plan) < 4 << 20
+            volumes.live.read_bytes()
+            assert list(volumes.source().delta(None, snapshot)) == plan
+    except CannotMountError as error:
+        pytest.skip(str(error))
 
 
 def test_a_whole_table_outlives_a_change_until_the_target_was_asked(volumes: ImageVolumes) -> None:

@@ -14,9 +14,11 @@ ID = "0123456789abcdef" * 2
 SIZE = 5 * BLOCK_BYTES + 100
 
 
-def make(path: Path, *, sealed: bool = True) -> None:
+def make(path: Path, *, sealed: bool = True, synced: bool = False) -> None:
     with DigestTable.create(path, ID, SIZE, 42) as table:
         table.put(0, b"".join(bytes([number + 1]) * 16 for number in range(6)))
+        if synced:
+            table.sync()
         if sealed:
             table.seal()
 
@@ -35,9 +37,12 @@ def test_a_sealed_table_is_read_as_it_was_made(tmp_path: Path) -> None:
 
 def test_an_unsealed_table_is_none(tmp_path: Path) -> None:
     assert DigestTable.open_sealed(tmp_path / "t", ID, SIZE) is None
-    make(tmp_path / "t", sealed=False)
+    make(tmp_path / "t", sealed=False, synced=True)
     assert DigestTable.open_sealed(tmp_path / "t", ID, SIZE) is None
-    with DigestTable.reopen(tmp_path / "t", ID, SIZE, 42) as table:
+    table = DigestTable.reopen(tmp_path / "t", ID, SIZE)
+    assert table is not None
+    with table:
+        assert table.blocks.seed == 42
         assert table.get(2, 1) == b"\x03" * 16
         table.seal()
     again = DigestTable.open_sealed(tmp_path / "t", ID, SIZE)
@@ -78,3 +83,34 @@ def test_the_last_block_has_zeros_of_its_own_length() -> None:
     assert blocks.zero_digests(4, 2) == whole + tail
     assert blocks.zero_digests(6, 0) == b""
     assert Blocks(2 * BLOCK_BYTES, 42).zero_digests(0, 2) == whole * 2
+
+
+def test_only_what_grows_as_the_table_of_that_snapshot_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    assert DigestTable.reopen(path, ID, SIZE) is None
+    path.write_bytes(b"short")
+    assert DigestTable.reopen(path, ID, SIZE) is None
+    make(path, sealed=False)
+    assert DigestTable.reopen(path, ID, SIZE) is None, "nothing was sent of it"
+    make(path, sealed=False, synced=True)
+    assert DigestTable.reopen(path, ID[::-1], SIZE) is None
+    content = bytearray(path.read_bytes())
+    content[512] ^= 1
+    path.write_bytes(content)
+    assert DigestTable.reopen(path, ID, SIZE) is None
+
+
+def test_what_is_known_is_never_replaced(tmp_path: Path) -> None:
+    with DigestTable.create(tmp_path / "t", ID, SIZE, 42) as table:
+        assert table.learn(1, b"\x02" * 16 + b"\x03" * 16)
+        assert table.learn(0, b"\x01" * 16 + b"\x02" * 16)
+        assert not table.learn(2, b"\xff" * 16 + b"\x04" * 16)
+        assert table.get(0, 4) == b"".join(bytes([one]) * 16 for one in (1, 2, 3)) + UNKNOWN
+
+
+def test_what_is_forgotten_can_be_learnt_anew(tmp_path: Path) -> None:
+    with DigestTable.create(tmp_path / "t", ID, SIZE, 42) as table:
+        table.put(0, b"".join(bytes([number + 1]) * 16 for number in range(6)))
+        table.forget(4)
+        assert table.get(3, 3) == b"\x04" * 16 + UNKNOWN * 2
+        assert table.learn(4, b"\xff" * 32)

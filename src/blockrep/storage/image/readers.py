@@ -14,7 +14,7 @@ from blockrep.errors import BlockrepError, StorageError, VolumeError
 from blockrep.model.extents import Extent
 from blockrep.storage.image import fiemap, kernel, scanning
 from blockrep.storage.image.files import FileStamp, io_errors, read_full, storage_error
-from blockrep.storage.image.table import BLOCK_BYTES, DIGEST_BYTES, UNKNOWN, DigestTable
+from blockrep.storage.image.table import BLOCK_BYTES, DigestTable
 
 __all__ = ["CloneReader", "FileReader", "ResizedReader", "TableReader", "changed_error"]
 
@@ -77,6 +77,9 @@ class FileReader:
             for start, end in kernel.data_ranges(self._fd, self.size_bytes):
                 yield Extent(start, end - start)
 
+    def remember(self) -> None:
+        """Do nothing: nobody writes the file."""
+
     def confirm(self) -> None:
         """Do nothing: nobody writes the file."""
 
@@ -129,20 +132,34 @@ class TableReader(FileReader):
         stamp: the file's when the snapshot was taken.
         forget: called, before VolumeError is raised, when it turns out that the snapshot cannot be
             read any more.
+        resumes: the table is that of an attempt before this one. From where the first read is on,
+            all will be sent again, and what it says of that may be torn.
     """
 
     def __init__(
-        self, path: Path, table: DigestTable, stamp: FileStamp, forget: Callable[[], None]
+        self,
+        path: Path,
+        table: DigestTable,
+        stamp: FileStamp,
+        forget: Callable[[], None],
+        *,
+        resumes: bool = False,
     ) -> None:
         super().__init__(path, table.blocks.size_bytes)
         self._table = table
         self._stamp = stamp
         self._forget = forget
+        self._has_learnt = False
+        self._resumes = resumes
 
     def __exit__(self, *exc: object) -> None:
-        """Close the file and the table."""
-        self._table.close()
-        super().__exit__(*exc)
+        """Close the file and the table, which the next reader goes on with."""
+        try:
+            if exc[0] is None:
+                self.remember()
+        finally:
+            self._table.close()
+            super().__exit__(*exc)
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
         """Fill the buffer, and hold each whole block in it against the table.
@@ -158,6 +175,10 @@ class TableReader(FileReader):
         first = -(-offset_bytes // BLOCK_BYTES)
         end_bytes = offset_bytes + len(buffer)
         end = self._table.blocks.count if end_bytes == self.size_bytes else end_bytes // BLOCK_BYTES
+        if self._resumes:
+            self._resumes = False
+            with io_errors("the digest table cannot be used", self._path):
+                self._table.forget(first)
         if first < end:
             start = first * BLOCK_BYTES - offset_bytes
             stop = min(end * BLOCK_BYTES, self.size_bytes) - offset_bytes
@@ -172,6 +193,13 @@ class TableReader(FileReader):
         """Yield the whole blocks that may hold data."""
         with io_errors("its holes cannot be found", self._path):
             yield from scanning.data_extents(self._fd, self.size_bytes)
+
+    def remember(self) -> None:
+        """Make the table durable as far as it is known."""
+        if self._has_learnt:
+            self._has_learnt = False
+            with io_errors("the digest table cannot be written", self._path):
+                self._table.sync()
 
     def confirm(self) -> None:
         """Complete and seal the table.
@@ -188,14 +216,9 @@ class TableReader(FileReader):
             self._table.seal()
 
     def _check(self, first: int, data: memoryview) -> None:
-        digests = scanning.digests_of(data, self._table.blocks.seed)
-        known = self._table.get(first, len(digests) // DIGEST_BYTES)
-        if known == digests:
-            return
-        for at in range(0, len(digests), DIGEST_BYTES):
-            if known[at : at + DIGEST_BYTES] not in {UNKNOWN, digests[at : at + DIGEST_BYTES]}:
-                raise self._changed()
-        self._table.put(first, digests)
+        if not self._table.learn(first, scanning.digests_of(data, self._table.blocks.seed)):
+            raise self._changed()
+        self._has_learnt = not self._table.sealed
 
     def _check_edge(self, number: int, offset_bytes: int, buffer: memoryview) -> None:
         """Check a block of which only a part is wanted.

@@ -6,6 +6,7 @@ Each reads 1 MiB at a time, which is still in the processor's cache when it is d
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,18 +15,29 @@ from typing import NamedTuple
 import xxhash
 
 from blockrep.errors import StorageError
-from blockrep.model.extents import Extent, ExtentKind, merge_adjacent
-from blockrep.storage.image import kernel
+from blockrep.model.extents import Extent, ExtentKind, align_outward, merge_adjacent
+from blockrep.storage.image import fiemap, kernel
 from blockrep.storage.image.files import read_full
 from blockrep.storage.image.table import BLOCK_BYTES, DIGEST_BYTES, UNKNOWN, Blocks, DigestTable
 
-__all__ = ["data_extents", "digests_of", "fill_unknown", "scan_changes"]
+__all__ = [
+    "ChangedError",
+    "data_extents",
+    "digests_of",
+    "fill_unknown",
+    "planned_extents",
+    "scan_changes",
+]
 
 _READ_BYTES = 16 * BLOCK_BYTES
 _STRIPE_BLOCKS = 64
 _HOLE_BLOCKS = 4096
 _THREADS = 2
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
+
+
+class ChangedError(StorageError):
+    """The file is not what was read of it before, whatever its times say."""
 
 
 class _Stripe(NamedTuple):
@@ -41,6 +53,23 @@ def data_extents(fd: int, size_bytes: int) -> Iterator[Extent]:
     for first, end in _data_blocks(fd, size_bytes):
         start_bytes = first * BLOCK_BYTES
         yield Extent(start_bytes, min(end * BLOCK_BYTES, size_bytes) - start_bytes)
+
+
+def planned_extents(fd: int, size_bytes: int) -> Iterator[Extent]:
+    """Do as :func:`data_extents`, the same again for as long as nobody writes the file.
+
+    What was preallocated counts as data for SEEK_DATA once it was read: a plan made of that would
+    change while it is carried out. File systems without extent maps (tmpfs) know no such state.
+    """
+    try:
+        next(fiemap.mapped_extents(fd, size_bytes), None)
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL}:
+            raise
+        return data_extents(fd, size_bytes)
+    return merge_adjacent(
+        align_outward(fiemap.mapped_extents(fd, size_bytes), BLOCK_BYTES, size_bytes)
+    )
 
 
 def digests_of(data: memoryview, seed: int) -> bytes:
@@ -65,6 +94,7 @@ def scan_changes(
         new: the table to fill; None: a preview.
 
     Raises:
+        ChangedError: the file is not what ``new`` knows of it already.
         StorageError: the file ends early.
         OSError: reading failed.
     """
@@ -92,8 +122,8 @@ def _changes(
     fd: int, blocks: Blocks, base: DigestTable, new: DigestTable | None
 ) -> Iterator[Extent]:
     for stripe, digests in _digested(fd, blocks):
-        if new is not None:
-            new.put(stripe.first, digests)
+        if new is not None and not new.learn(stripe.first, digests):
+            raise ChangedError(f"block {stripe.first} or one after it is not what it was")
         known_count = max(0, min(stripe.blocks, base.blocks.count - stripe.first))
         known = base.get(stripe.first, known_count) + blocks.zero_digests(
             stripe.first + known_count, stripe.blocks - known_count

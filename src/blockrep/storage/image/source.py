@@ -54,7 +54,7 @@ class ImageSource:
         del settings
         self._image = ImageFile(name, "source")
         self._clones: bool | None = None
-        self._seeds: dict[str, int] = {}  # of the tables that this process fills
+        self._filling: set[str] = set()  # snapshots whose tables we fill
 
     def describe(self) -> VolumeInfo:
         """Look at the file."""
@@ -129,7 +129,6 @@ class ImageSource:
             raise self._image.error(
                 "the snapshot is of another lineage than expected", "look again"
             )
-        self._seeds.pop(snapshot.id, None)
         with held_briefly(self._image):
             self._remove_files(self._image.ours().get(snapshot.id, []))
 
@@ -160,9 +159,16 @@ class ImageSource:
         if record.content == "img":
             return CloneReader(self._content_path(snapshot.id, "img"), snapshot.size_bytes)
         self._check_unchanged(record)
+        resumes = snapshot.id not in self._filling
         table = self._table_to_read(record.snapshot)
         try:
-            return TableReader(self._image.path, table, record.stamp, lambda: self._forget(record))
+            return TableReader(
+                self._image.path,
+                table,
+                record.stamp,
+                lambda: self._forget(record),
+                resumes=resumes and not table.sealed,
+            )
         except BaseException:
             table.close()
             raise
@@ -217,39 +223,60 @@ class ImageSource:
             fd = stack.enter_context(opened_fd(self._image.path, os.O_RDONLY))
             size_bytes = os.fstat(fd).st_size
             if base is None:
-                yield from scanning.data_extents(fd, size_bytes)
+                yield from scanning.planned_extents(fd, size_bytes)
                 return
             base_table = stack.enter_context(self._sealed_table(base.snapshot))
             table: DigestTable | None = None
             if new is not None:
-                table = self._new_table(new.snapshot, base_table.blocks.seed)
+                table = self._growing_table(new.snapshot, base_table.blocks.seed)
                 stack.enter_context(table)
             blocks = Blocks(size_bytes, base_table.blocks.seed)
+            changed = False
             try:
                 yield from scanning.scan_changes(fd, blocks, base_table, table)
+            except scanning.ChangedError:
+                changed = True
             except BlockrepError:
                 if new is None or FileStamp.of(os.fstat(fd)) == new.stamp:
                     raise
-            if new is not None and FileStamp.of(os.fstat(fd)) != new.stamp:
+            if new is not None and (changed or FileStamp.of(os.fstat(fd)) != new.stamp):
                 self._forget(new)
                 raise changed_error(self._image.path)
+            if table is not None:
+                table.sync()
 
-    def _new_table(self, snapshot: Snapshot, seed: int) -> DigestTable:
-        path = self._content_path(snapshot.id, "table")
-        with io_errors("the digest table cannot be made", path):
-            remove_file(path)
-            table = DigestTable.create(path, snapshot.id, snapshot.size_bytes, seed)
-        self._seeds[snapshot.id] = seed
-        return table
+    def _growing_table(self, snapshot: Snapshot, seed: int | None = None) -> DigestTable:
+        """Return the table that is filled while the snapshot is sent, with a seed if one is given.
 
-    def _growing_table(self, snapshot: Snapshot) -> DigestTable:
-        """Return the table that this process fills; what another one left of it is not trusted."""
-        seed = self._seeds.get(snapshot.id)
-        if seed is None:
-            return self._new_table(snapshot, secrets.randbits(64))
+        What an attempt before this one sent stands in it, and must be the same now: the receiver
+        keeps it.
+        """
+        self._filling.add(snapshot.id)
         path = self._content_path(snapshot.id, "table")
-        with io_errors("the digest table cannot be opened", path):
-            return DigestTable.reopen(path, snapshot.id, snapshot.size_bytes, seed)
+        with io_errors("the digest table cannot be used", path):
+            table = DigestTable.reopen(path, snapshot.id, snapshot.size_bytes)
+            if table is not None and seed in {None, table.blocks.seed}:
+                return table
+            if table is not None:
+                table.close()
+            if seed is None:
+                seed = secrets.randbits(64)
+            return DigestTable.create(path, snapshot.id, snapshot.size_bytes, seed)
+
+    def _may_grow(self, snapshot: Snapshot) -> bool:
+        """Tell whether nothing was sent of it yet, or it is known what that was.
+
+        The file's times alone prove nothing of what lies below the receiver's cursor: writes
+        through memory maps, and those shortly before a power cut, may leave them as they were.
+        """
+        path = self._content_path(snapshot.id, "table")
+        with io_errors("the digest table cannot be used", path):
+            if not path.exists():
+                return True
+            table = DigestTable.reopen(path, snapshot.id, snapshot.size_bytes)
+            if table is not None:
+                table.close()
+            return table is not None
 
     def _whole_table(self, snapshot: Snapshot) -> DigestTable | None:
         path = self._content_path(snapshot.id, "table")
@@ -326,7 +353,7 @@ class ImageSource:
     def _is_usable(self, record: SourceRecord) -> bool:
         if record.snapshot.committed or record.content == "img":
             return True
-        if FileStamp.of(self._stat()) == record.stamp:
+        if FileStamp.of(self._stat()) == record.stamp and self._may_grow(record.snapshot):
             return True
         # A whole table: the target may hold the snapshot without our knowing it yet.
         try:

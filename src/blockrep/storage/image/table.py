@@ -5,6 +5,9 @@ the file's content can aim at two blocks with one digest. A table inherits the s
 that it is compared with. A digest of sixteen zero bytes means *not known yet*. The header is
 written last, over a synced body that it holds the digest of: a torn table is no table.
 
+While it grows it is synced before anything is sent, and has a mark from then on, by which the next
+process goes on with it: what was sent before stands in it.
+
 ::
 
      0  magic "blockrep digests"
@@ -12,6 +15,7 @@ written last, over a synced body that it holds the digest of: a torn table is no
     40  snapshot id, 16 bytes
     56  XXH3-128 of the body
     72  XXH3-128 of bytes 0 to 71; all of the header is zeros until the table is sealed
+   512  mark of a table that grows: seed u64, XXH3-128 of the snapshot's id and it
   4096  digests, 16 bytes each
 """
 
@@ -38,6 +42,8 @@ UNKNOWN = bytes(DIGEST_BYTES)
 _MAGIC = b"blockrep digests"
 _VERSION = 1
 _HEADER = struct.Struct("<16sLLQQ16s16s")
+_MARK_OFFSET = 512
+_SEED = struct.Struct("<Q")
 _BODY_OFFSET = 4096
 _COPY_BYTES = 1024 * 1024
 
@@ -77,6 +83,7 @@ class DigestTable:
         self._snapshot_id = snapshot_id
         self.blocks = blocks
         self.sealed = sealed
+        self._marked = False
 
     @classmethod
     def create(cls, path: Path, snapshot_id: str, size_bytes: int, seed: int) -> Self:
@@ -93,10 +100,28 @@ class DigestTable:
         return table
 
     @classmethod
-    def reopen(cls, path: Path, snapshot_id: str, size_bytes: int, seed: int) -> Self:
-        """Go on with a table that this process began. Raises OSError."""
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        return cls(fd, snapshot_id, Blocks(size_bytes, seed), sealed=False)
+    def reopen(cls, path: Path, snapshot_id: str, size_bytes: int) -> Self | None:
+        """Go on with a table that grows; None: there is none.
+
+        Raises OSError.
+        """
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        try:
+            mark = os.pread(fd, _SEED.size + DIGEST_BYTES, _MARK_OFFSET)
+            if len(mark) == _SEED.size + DIGEST_BYTES:
+                (seed,) = _SEED.unpack_from(mark)
+                if mark[_SEED.size :] == _mark_digest(snapshot_id, seed):
+                    table = cls(fd, snapshot_id, Blocks(size_bytes, seed), sealed=False)
+                    table._marked = True
+                    return table
+            os.close(fd)
+            return None
+        except BaseException:
+            os.close(fd)
+            raise
 
     @classmethod
     def open_sealed(cls, path: Path, snapshot_id: str, size_bytes: int) -> Self | None:
@@ -162,6 +187,32 @@ class DigestTable:
         """Store the entries of some blocks. Raises OSError."""
         write_full(self._fd, memoryview(digests), _BODY_OFFSET + first * DIGEST_BYTES)
 
+    def learn(self, first: int, digests: bytes) -> bool:
+        """Store the entries of some blocks; False: others are known. Raises OSError."""
+        known = self.get(first, len(digests) // DIGEST_BYTES)
+        if known == digests:
+            return True
+        for at in range(0, len(digests), DIGEST_BYTES):
+            if known[at : at + DIGEST_BYTES] not in {UNKNOWN, digests[at : at + DIGEST_BYTES]}:
+                return False
+        self.put(first, digests)
+        return True
+
+    def sync(self) -> None:
+        """Make durable what was put, and the table one to go on with. Raises OSError."""
+        os.fdatasync(self._fd)
+        if not self._marked:
+            seed = self.blocks.seed
+            mark = _SEED.pack(seed) + _mark_digest(self._snapshot_id, seed)
+            write_full(self._fd, memoryview(mark), _MARK_OFFSET)
+            os.fdatasync(self._fd)
+            self._marked = True
+
+    def forget(self, first: int) -> None:
+        """Know nothing of a block and those after it any more. Raises OSError."""
+        os.ftruncate(self._fd, _BODY_OFFSET + first * DIGEST_BYTES)
+        os.ftruncate(self._fd, _BODY_OFFSET + self.blocks.count * DIGEST_BYTES)
+
     def seal(self) -> None:
         """Make the table durable, then valid. Raises OSError."""
         os.fsync(self._fd)
@@ -200,3 +251,7 @@ class DigestTable:
             position += len(part)
             remaining -= len(part)
         return state.digest()
+
+
+def _mark_digest(snapshot_id: str, seed: int) -> bytes:
+    return xxhash.xxh3_128_digest(f"{snapshot_id} {seed}".encode())

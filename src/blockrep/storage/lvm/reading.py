@@ -128,6 +128,9 @@ class LvmReader:
         runs = PoolMetadata(self._group, self._pool).dump(self._volume)
         yield from mapped_extents(runs, self.size_bytes)
 
+    def remember(self) -> None:
+        """Do nothing: it is a snapshot."""
+
     def confirm(self) -> None:
         """Do nothing: nobody writes a snapshot."""
 

@@ -275,5 +275,8 @@ class _StagingReader:
     def __exit__(self, *exc: object) -> None:
         """Leave the staging volume open."""
 
+    def remember(self) -> None:
+        """Do nothing: it is a snapshot."""
+
     def confirm(self) -> None:
         """Do nothing: only we write it."""

@@ -192,5 +192,8 @@ class MemoryReader:
         """Yield what is mapped."""
         return self._content.extents()
 
+    def remember(self) -> None:
+        """Do nothing: it is a snapshot."""
+
     def confirm(self) -> None:
         """Do nothing: nobody writes it."""
