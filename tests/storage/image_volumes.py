@@ -107,9 +107,17 @@ class ImageVolumes:
         number = errno.EIO if what == "sync" else errno.ENOSPC
         with contextlib.ExitStack() as stack:
             for name in names:
-                failure = OSError(number, os.strerror(number))
-                stack.enter_context(mock.patch.object(os, name, side_effect=failure))
+                failing = self._failing_at_the_replica(getattr(os, name), number)
+                stack.enter_context(mock.patch.object(os, name, failing))
             yield
+
+    def _failing_at_the_replica(self, function: Callable[..., Any], number: int) -> Any:
+        def call(fd: int, *rest: Any) -> Any:
+            if _link(Path(f"/proc/self/fd/{fd}")).startswith(f"{self.replica.parent}/"):
+                raise OSError(number, os.strerror(number))
+            return function(fd, *rest)
+
+        return call
 
     def crash_at(self, step: int) -> AbstractContextManager[object]:
         self._crashed = True

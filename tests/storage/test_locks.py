@@ -88,3 +88,17 @@ def test_a_lock_that_cannot_be_had_leaves_nothing_open(
     with pytest.raises(UnsupportedHostError, match="No locks"):
         FileLock(tmp_path / "lock", "disk.img", "x")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_file_system_can_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """What frees room takes the lock first."""
+
+    def full(*_args: object) -> int:
+        raise OSError(number, "no room")
+
+    monkeypatch.setattr("os.pwrite", full)
+    with VolumeLock(tmp_path, "vg/lv", "prune"), pytest.raises(BusyError, match="in use by"):
+        VolumeLock(tmp_path, "vg/lv", "list")

@@ -6,6 +6,7 @@ volume that exclude each other use the key of :func:`lock_key`, however the volu
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -50,11 +51,19 @@ class FileLock:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             self._take(path, what)
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, holder.encode(errors="replace")[:_MAX_HOLDER_BYTES], 0)
+            self._sign(holder)
         except BaseException:
             os.close(self._fd)
             raise
+
+    def _sign(self, holder: str) -> None:
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, holder.encode(errors="replace")[:_MAX_HOLDER_BYTES], 0)
+        except OSError as error:
+            # On a full file system what frees room must be possible; only the name is missing.
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
 
     def _take(self, path: Path, what: str) -> None:
         try:

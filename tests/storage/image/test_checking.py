@@ -81,3 +81,14 @@ def test_no_directory_is_an_error(tmp_path: Path) -> None:
     assert (finding.level, finding.exit_code) == (Level.ERROR, 3)
     assert "mkdir" in finding.remedy
     assert list(check_images(tmp_path)) == []
+
+
+async def test_what_was_half_updated_and_has_no_record_is_told_of(hosts: Hosts) -> None:
+    await hosts.push()
+    sidecar = hosts.folder / "target/.blockrep" / hosts.replica.name / "target"
+    for path in sidecar.glob("*.json"):
+        path.unlink()
+    hosts.replica.rename(sidecar / "copying.img")
+    finding = check(hosts)
+    assert (finding.level, finding.fix) == (Level.WARNING, None)
+    assert finding.what.startswith("is what was a replica, half updated")

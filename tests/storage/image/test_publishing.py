@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from blockrep.errors import DivergedError, VolumeError
+from blockrep.storage.files import sync_directory
+from blockrep.storage.image.publishing import WrittenReplicaError
 from storage.image_volumes import ImageVolumes, at_each_step, crashes_in_commit
 from storage.transfers import Transfer, adopt, change_live, push
 
@@ -146,3 +148,33 @@ def _is_refused(volumes: ImageVolumes) -> bool:
         return True
     assert replica.drifted
     return False
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_is_written_right_after_publishing_is_not_taken_for_ours(
+    volumes: ImageVolumes, monkeypatch: pytest.MonkeyPatch, *, is_first: bool
+) -> None:
+    """I7: somebody waited for the file to appear. What he wrote is seen, and stays."""
+    base = None if is_first else push(volumes, None)
+    volumes.write_live(0, b"new")
+    transfer = Transfer(volumes, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    before = volumes.replica.stat().st_ctime_ns if volumes.replica.exists() else 0
+    written: list[Path] = []
+
+    def sync(directory: Path) -> None:
+        sync_directory(directory)
+        result = volumes.replica.stat() if volumes.replica.exists() else None
+        if result is not None and result.st_ctime_ns != before and not written:
+            written.append(volumes.replica)
+            volumes.tamper(5, b"his")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("blockrep.storage.image.publishing.sync_directory", sync)
+        with pytest.raises(WrittenReplicaError):
+            transfer.target.commit(staging, transfer.digest)
+    staging.close()
+    assert written
+    assert volumes.target().inspect().drifted
+    assert volumes.read_replica()[5:8] == b"his"

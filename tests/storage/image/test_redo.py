@@ -10,7 +10,7 @@ import pytest
 
 from blockrep.errors import StorageError
 from blockrep.storage.files import opened_fd
-from blockrep.storage.image.redo import MAX_RECORD_BYTES, RedoLog
+from blockrep.storage.image.redo import MAX_RECORD_BYTES, DamagedRedoError, RedoLog
 
 KEY = "0123456789abcdef" * 2
 SIZE = 300_000
@@ -114,3 +114,19 @@ def test_long_writes_are_cut_so_that_memory_is_bounded(tmp_path: Path) -> None:
     redo.close()
     assert durable_bytes == len(data) + 3 * 33
     assert replayed(tmp_path / "redo", tmp_path / "file", durable_bytes) == bytes(7) + data
+
+
+def test_what_can_be_read_once_and_not_again_is_not_half_copied_in(tmp_path: Path) -> None:
+    """The disk gives the right answer when it is checked, and another one afterwards."""
+    redo = RedoLog(tmp_path / "redo", KEY, 0)
+    fill(redo, random.Random(1), bytearray(SIZE), 10)
+    durable_bytes = redo.sync()
+    redo.close()
+    redo = RedoLog(tmp_path / "redo", KEY, durable_bytes)
+    with (tmp_path / "redo").open("r+b") as file:
+        file.seek(durable_bytes // 2)
+        file.write(b"misread")
+    (tmp_path / "target").write_bytes(bytes(SIZE))
+    with opened_fd(tmp_path / "target", os.O_RDWR) as fd, pytest.raises(DamagedRedoError):
+        redo.copy_into(fd)
+    redo.close()

@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from blockrep.errors import VolumeError
-from blockrep.storage.image.table import BLOCK_BYTES, UNKNOWN, Blocks, DigestTable
+from blockrep.errors import NoSpaceError, VolumeError
+from blockrep.storage.image.table import (
+    BLOCK_BYTES,
+    UNKNOWN,
+    Blocks,
+    DigestTable,
+    refuse_without_table_room,
+)
 
 ID = "0123456789abcdef" * 2
 SIZE = 5 * BLOCK_BYTES + 100
@@ -114,3 +120,10 @@ def test_what_is_forgotten_can_be_learnt_anew(tmp_path: Path) -> None:
         table.forget(4)
         assert table.get(3, 3) == b"\x04" * 16 + UNKNOWN * 2
         assert table.learn(4, b"\xff" * 32)
+
+
+def test_room_for_a_table_is_looked_for(tmp_path: Path) -> None:
+    """A sparse file may be a thousand times as large as its file system."""
+    refuse_without_table_room(1 << 30, tmp_path, 5)
+    with pytest.raises(NoSpaceError, match="its digest table needs 281474976714752 bytes"):
+        refuse_without_table_room(1 << 60, tmp_path, 5)

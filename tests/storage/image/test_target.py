@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import random
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -376,3 +377,84 @@ def test_an_abandoned_first_transfer_does_not_keep_the_next_from_its_room(tmp_pa
         abandoned.source.remove_snapshot(abandoned.new)
         volumes.write_live(0, b"changed")
         push(volumes, None)
+
+
+@pytest.mark.parametrize("mode", ["full", "incremental"])
+def test_another_file_in_the_replicas_place_needs_adoption(
+    volumes: ImageVolumes, mode: str
+) -> None:
+    """I7: that there was a replica by that name gives no right to what lies there now."""
+    base = push(volumes, None)
+    volumes.replica.rename(volumes.replica.with_name("away"))
+    volumes.make_foreign(b"somebody else's" * 100_000)
+    replica = volumes.target().inspect()
+    assert not replica.owned
+    assert replica.snapshots or not volumes.keeps_many
+    transfer = Transfer(volumes, base if mode == "incremental" else None, mode=mode)
+    with pytest.raises(VolumeError, match="was not made by blockrep"):
+        transfer.target.begin(transfer.request)
+    assert volumes.read_replica().startswith(b"somebody else's")
+    adopt(volumes)
+    assert volumes.target().inspect().owned
+
+
+@pytest.mark.root
+def test_what_others_fill_before_a_commit_is_not_needed_to_publish(tmp_path: Path) -> None:
+    """I8: what a redo file holds must still fit once more; else the replica would be in pieces."""
+    try:
+        with mounted("ext4", tmp_path) as root:
+            volumes = ImageVolumes(root)
+            base = push(volumes, None)
+            volumes.write_live(0, random.Random(0).randbytes(MIB))
+            transfer = Transfer(volumes, base)
+            before = volumes.read_replica()
+            with contextlib.closing(transfer.target.begin(transfer.request)) as staging:
+                transfer.stream(staging)
+                ballast = root / "ballast"
+                with ballast.open("wb") as file, contextlib.suppress(OSError):
+                    while True:
+                        file.write(bytes(MIB))
+                        file.flush()
+                with pytest.raises(NoSpaceError, match="do not fit above the reserve any more"):
+                    transfer.target.commit(staging, transfer.digest)
+            assert volumes.read_replica() == before
+            assert not volumes.target().inspect().drifted
+            ballast.unlink()
+            resumed = Transfer(volumes, base, new=transfer.new)
+            staging = resumed.target.begin(resumed.request)
+            resumed.stream(staging)
+            resumed.finish(staging)
+            assert volumes.read_replica() == volumes.read_live()
+    except CannotMountError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.root
+def test_a_sidecar_on_another_file_system_is_refused_at_once(tmp_path: Path) -> None:
+    try:
+        with mounted("ext4", tmp_path) as root:
+            volumes = ImageVolumes(tmp_path)
+            transfer = Transfer(volumes, None)
+            (volumes.replica.parent / ".blockrep").mkdir(mode=0o700)
+            bind = ["mount", "--bind", str(root), str(volumes.replica.parent / ".blockrep")]
+            subprocess.run(bind, check=True)
+            try:
+                with pytest.raises(VolumeError, match="on another file system"):
+                    transfer.target.begin(transfer.request)
+            finally:
+                subprocess.run(["umount", bind[-1]], check=True)
+    except CannotMountError as error:
+        pytest.skip(str(error))
+
+
+def test_other_names_of_an_adopted_file_keep_its_content(volumes: ImageVolumes) -> None:
+    """Where it is updated in place, the change would be theirs, too (I7)."""
+    volumes.make_foreign(b"x" * volumes.sizes[1])
+    backup = volumes.replica.with_name("backup.img")
+    os.link(volumes.replica, backup)
+    if volumes.keeps_many:  # clones
+        adopt(volumes)
+    else:
+        with pytest.raises(VolumeError, match="has other names"):
+            adopt(volumes)
+    assert backup.read_bytes() == b"x" * volumes.sizes[1]

@@ -42,7 +42,14 @@ def _check(image: ImageFile) -> Iterator[Finding]:
     catalogue = Catalogue(image)
     goods = catalogue.goods()
     count = f"{len(goods)} good snapshot{'' if len(goods) == 1 else 's'}"
-    if catalogue.copying_path.exists():
+    if catalogue.copying_path.exists() and not goods:
+        yield Finding(
+            Level.WARNING,
+            str(catalogue.copying_path),
+            "is what was a replica, half updated, and nothing tells of what",
+            f"look at it; if it is not needed: rm {catalogue.copying_path}",
+        )
+    elif catalogue.copying_path.exists():
         yield Finding(
             Level.WARNING,
             str(image.path),

@@ -72,7 +72,9 @@ class Publisher:
                 self._rename(fresh, good)
             else:  # an interrupted attempt came as far as the rename
                 self._check_place(self._placed(good))
-            stamp = FileStamp.of(settled_stat(self._stat))
+            # Whoever wrote to it since it was placed did so before it has a stamp.
+            placed = self._placed(good)
+            stamp = FileStamp.of(settled_stat(lambda: self._unwritten(placed)))
         self._catalogue.write_published(Published(good.snapshot.id, stamp))
 
     def _drop_older(self, good: GoodRecord) -> None:
@@ -170,7 +172,7 @@ class Publisher:
 
     def _note_placed(self, good: GoodRecord, fd: int) -> None:
         """Take note of the file, complete, that is about to be put in the replica's place."""
-        stamp = FileStamp.of(os.fstat(fd))
+        stamp = FileStamp.of(settled_stat(lambda: os.fstat(fd)))
         self._catalogue.write_published(Published(good.snapshot.id, None, stamp))
 
     def _tidy(self, good: GoodRecord) -> None:
@@ -208,8 +210,8 @@ class Publisher:
             next_step="move that file away, then run the same command again",
         )
 
-    def _stat(self) -> os.stat_result:
-        result = self._image.stat()
+    def _unwritten(self, placed: FileStamp | None) -> os.stat_result:
+        result = self._check_place(placed)
         if result is None:
             raise self._image.error("the replica is gone", "run the same command again")
         return result

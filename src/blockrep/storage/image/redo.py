@@ -71,12 +71,15 @@ class RedoLog:
                 break
             intact_bytes = end
         if intact_bytes != durable_bytes:
-            raise DamagedRedoError(
-                f"what was synced is damaged from byte {intact_bytes} on",
-                where=str(self._path),
-                safe="the good snapshot is untouched unless this very file was being copied in",
-                next_step="check the disk; then push with --adopt",
-            )
+            raise self._damaged(intact_bytes)
+
+    def _damaged(self, intact_bytes: int) -> DamagedRedoError:
+        return DamagedRedoError(
+            f"what was synced is damaged from byte {intact_bytes} on",
+            where=str(self._path),
+            safe="the good snapshot is untouched unless this very file was being copied in",
+            next_step="check the disk; then push with --adopt",
+        )
 
     def is_at(self, path: Path) -> bool:
         """Tell whether this file is what lies there. Raises OSError."""
@@ -114,12 +117,20 @@ class RedoLog:
         return covered_bytes
 
     def copy_into(self, fd: int) -> None:
-        """Do all that the records say to a file. Raises OSError."""
-        for offset, length, data, _ in self._replay():
+        """Do all that the records say to a file.
+
+        Raises:
+            DamagedRedoError: not all of them can be read any more.
+            OSError: writing failed.
+        """
+        done_bytes = 0
+        for offset, length, data, done_bytes in self._replay():  # noqa: B007 - where it ended
             if data is None:
                 clear_range(fd, offset, length)
             else:
                 write_full(fd, data, offset)
+        if done_bytes != self.end_bytes:
+            raise self._damaged(done_bytes)
 
     def _replay(self) -> Iterator[tuple[int, int, memoryview | None, int]]:
         """Yield (offset, length, data, end) of each intact record.

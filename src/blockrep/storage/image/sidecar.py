@@ -131,6 +131,21 @@ class ImageFile:
             make_directories(self.directory)
         self._check_directories()
 
+    def check_one_file_system(self) -> None:
+        """Refuse a directory of ours from which nothing can be renamed into the image's place.
+
+        Raises:
+            VolumeError: it is a mount point, or a subvolume of btrfs.
+        """
+        for directory in self._directories():
+            if directory.exists() and directory.stat().st_dev != self.path.parent.stat().st_dev:
+                raise VolumeError(
+                    "on another file system (or subvolume) than the image",
+                    where=str(directory),
+                    safe="nothing was changed",
+                    next_step="have it be a plain directory beside the image",
+                )
+
     def _directories(self) -> tuple[Path, ...]:
         return (*reversed(self.directory.parents[:2]), self.directory)
 

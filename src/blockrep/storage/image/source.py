@@ -32,7 +32,12 @@ from blockrep.storage.image.holding import held_briefly
 from blockrep.storage.image.readers import CloneReader, FileReader, TableReader, changed_error
 from blockrep.storage.image.records import SourceRecord, read_record, write_record
 from blockrep.storage.image.sidecar import ImageFile
-from blockrep.storage.image.table import BLOCK_BYTES, Blocks, DigestTable
+from blockrep.storage.image.table import (
+    BLOCK_BYTES,
+    Blocks,
+    DigestTable,
+    refuse_without_table_room,
+)
 from blockrep.storage.interface import Costs, StorageSettings
 
 __all__ = ["ImageSource"]
@@ -47,11 +52,12 @@ class ImageSource:
 
     Args:
         name: the path.
-        settings: not needed by this kind: all records lie beside the file.
+        settings: ``data_reserve_percent`` of the file system is left free; all records lie beside
+            the file.
     """
 
     def __init__(self, name: VolumeName, settings: StorageSettings) -> None:
-        del settings
+        self._reserve_percent = settings.data_reserve_percent
         self._image = ImageFile(name, "source")
         self._clones: bool | None = None
         self._filling: set[str] = set()  # snapshots whose tables we fill
@@ -92,6 +98,7 @@ class ImageSource:
             else:
                 self._warn_of_writers()
                 result = settled_stat(self._stat)
+                refuse_without_table_room(result.st_size, path.parent, self._reserve_percent)
                 allocated_bytes = -1
             snapshot = Snapshot(
                 id=snapshot_id,

@@ -295,6 +295,18 @@ class ImageStaging:
         self.sync()
         return dataclasses.replace(self.record, durable_bytes=self._durable_bytes)
 
+    def refuse_without_room_to_publish(self) -> None:
+        """Raise NoSpaceError unless what is to be copied in fits, whatever of it lies there."""
+        need_bytes = self._content.to_copy_bytes
+        if need_bytes > self._file_system_space().free_bytes:
+            raise NoSpaceError(
+                f"the {need_bytes} bytes that are to be copied into the replica do not fit"
+                " above the reserve any more",
+                where=str(self._path.parent),
+                safe="what was received is kept; the replica and its snapshots are untouched",
+                next_step="make room, then push again: it resumes",
+            )
+
     def _spend(self, offset_bytes: int, length_bytes: int) -> None:
         """Allow a write of so much, or not: others fill the file system, too (I8)."""
         try:

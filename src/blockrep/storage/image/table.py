@@ -29,11 +29,18 @@ from typing import Self
 
 import xxhash
 
-from blockrep.errors import VolumeError
+from blockrep.errors import NoSpaceError, VolumeError
 from blockrep.storage.files import sync_directory, write_full
-from blockrep.storage.image.files import read_full
+from blockrep.storage.image.files import read_full, space_of
 
-__all__ = ["BLOCK_BYTES", "DIGEST_BYTES", "UNKNOWN", "Blocks", "DigestTable"]
+__all__ = [
+    "BLOCK_BYTES",
+    "DIGEST_BYTES",
+    "UNKNOWN",
+    "Blocks",
+    "DigestTable",
+    "refuse_without_table_room",
+]
 
 BLOCK_BYTES = 64 * 1024
 DIGEST_BYTES = 16
@@ -255,3 +262,19 @@ class DigestTable:
 
 def _mark_digest(snapshot_id: str, seed: int) -> bytes:
     return xxhash.xxh3_128_digest(f"{snapshot_id} {seed}".encode())
+
+
+def refuse_without_table_room(size_bytes: int, directory: Path, reserve_percent: int) -> None:
+    """Raise NoSpaceError unless a table for a volume of that size fits above the reserve (I8).
+
+    Entries of holes are written, too. Raises OSError.
+    """
+    need_bytes = _BODY_OFFSET + -(-size_bytes // BLOCK_BYTES) * DIGEST_BYTES
+    free_bytes = space_of(directory, reserve_percent).free_bytes
+    if need_bytes > free_bytes:
+        raise NoSpaceError(
+            f"its digest table needs {need_bytes} bytes, {free_bytes} are free above the reserve",
+            where=str(directory),
+            safe="nothing was changed",
+            next_step="make room, then push again",
+        )

@@ -78,7 +78,7 @@ class ImageTarget:
             space = space_of(self._image.path.parent, self._reserve_percent)
         return Replica(
             exists=current is not None,
-            owned=bool(goods),
+            owned=bool(goods) and not self._is_foreign(current),
             info=None if current is None else self._describe(current),
             lineage=goods[-1].snapshot.lineage if goods else "",
             space=space,
@@ -100,6 +100,8 @@ class ImageTarget:
 
     def _begin(self, request: BeginRequest) -> ImageStaging:
         current = self._image.stat()
+        with io_errors("cannot be looked at", self._image.directory):
+            self._image.check_one_file_system()
         self._refuse_in_use(current)
         goods = self._present_goods()
         self._check_request(request, current, goods)
@@ -159,6 +161,7 @@ class ImageTarget:
         self._refuse_in_use(self._image.stat())  # staging stays: the next push resumes
         replaces = self._unchanged_replica(record)  # after that: whoever wrote has closed it
         self._refuse_replaced(staging)
+        staging.refuse_without_room_to_publish()
         staging.close()
         order = 1 + max((one.order for one in goods), default=0)
         suffix = "redo" if record.content == "redo" else "img"
@@ -298,9 +301,16 @@ class ImageTarget:
     def _check_request(
         self, request: BeginRequest, current: os.stat_result | None, goods: list[GoodRecord]
     ) -> None:
-        if current is not None and not goods and request.mode != "adopt":
+        is_ours = bool(goods) and not self._is_foreign(current)
+        if current is not None and not is_ours and request.mode != "adopt":
             raise self._image.error(
                 "it exists and was not made by blockrep", "push with --adopt to take it over"
+            )
+        has_names = current is not None and not is_ours and current.st_nlink > 1
+        if has_names and not self._image.can_clone():
+            raise self._image.error(
+                "it has other names (hard links), whose content would change with it",
+                "adopt a copy of it: cp, then mv that into its place",
             )
         if current is None and request.mode == "adopt":
             raise self._image.error("there is no file to adopt", "push without --adopt")
@@ -316,6 +326,13 @@ class ImageTarget:
                 f"it has {size_bytes} bytes, the new content only {request.size_bytes}",
                 "to make it smaller: push again with --shrink",
             )
+
+    def _is_foreign(self, current: os.stat_result | None) -> bool:
+        """Tell whether another file lies where a good snapshot was published."""
+        published = self._catalogue.published()
+        if current is None or published is None or published.stamp is None:
+            return False
+        return published.stamp.inode != current.st_ino
 
     def _refuse_present(self, snapshot_id: str, goods: list[GoodRecord]) -> None:
         """A good snapshot is never written again (I3)."""
