@@ -18,7 +18,7 @@ from blockrep.storage.lvm.tags import source_tags, staging_tags
 from storage.lvm.builders import request
 from storage.lvm_simulation import Lv
 from storage.simulated_lvm_volumes import SimulatedLvmVolumes
-from storage.transfers import push
+from storage.transfers import Transfer, push
 
 NOW = 2_000_000_000
 DAY = 86400
@@ -191,6 +191,20 @@ def test_a_transfer_to_a_replica_that_is_gone_is_removed(lvm: SimulatedLvmVolume
     fix(finding)
     assert lv.name not in lvm.replica.volumes
     assert not cursor.exists()
+
+
+def test_a_transfer_that_cannot_be_merged_any_more_is_told_of(lvm: SimulatedLvmVolumes) -> None:
+    lvm.write_live(0, b"content")
+    base = push(lvm, None)
+    transfer = Transfer(lvm, base)
+    transfer.target.begin(transfer.request).close()
+    now = base.created_seconds + DAY
+    assert problems(lvm, now) == []
+    name = next(one for one in lvm.replica.volumes if one.startswith("br_t_"))
+    lvm.replica.volumes[name].origin = None
+    finding = only(problems(lvm, now))
+    assert "cannot merge into its replica" in finding.what
+    assert finding.fix is None
 
 
 def test_a_good_snapshot_is_never_removed(lvm: SimulatedLvmVolumes) -> None:

@@ -28,7 +28,8 @@ def staging(of: str = "R", **values: object) -> LogicalVolume:
     plain = values.pop("plan", True)
     wanted = request(sequence=sequence) if plain else request(sequence=sequence, plan=None)
     tags = staging_tags(wanted, of, "pool-uuid", "copy", ready=ready)
-    return volume(**{"name": f"br_t_{sequence}", "uuid": f"T{sequence}", "tags": tags, **values})
+    plainly = {"name": f"br_t_{sequence}", "uuid": f"T{sequence}", "tags": tags}
+    return volume(**{**plainly, "origin": "copy" if of else "", **values})
 
 
 def good(of: str = "R", order: int = 1, uuid: str = "G") -> LogicalVolume:
@@ -88,6 +89,17 @@ def test_committed_becomes_visible() -> None:
     assert step(foreign, staging(), good()) == (Action.CLAIM, "R")
     writable = volume(name="copy", uuid="R", tags=REPLICA_TAGS)
     assert step(writable, staging(), good()) == (Action.CLAIM, "R")
+
+
+def test_what_lvm_cannot_merge_any_more_is_removed() -> None:
+    """Somebody merged a snapshot of his own into the replica: LVM took the origin of ours away."""
+    for origin in ("", "another"):
+        assert step(REPLICA, staging(origin=origin)) == (Action.REMOVE, "T2")
+        assert step(REPLICA, staging(origin=origin), good()) == (Action.REMOVE, "T2")
+    merging = staging(origin="copy", merging=True)
+    assert step(REPLICA, merging, good()) == (Action.FINISH_MERGE, "R")
+    promoted = volume(name="copy", uuid="R", tags=REPLICA_TAGS, open=True)
+    assert step(promoted, staging(origin=""), good()) == (Action.REMOVE, "T2")
 
 
 def test_a_promoted_replica_in_use_is_left_alone() -> None:

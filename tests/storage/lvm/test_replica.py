@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from blockrep.errors import DivergedError, VolumeError
+from blockrep.errors import DivergedError, StorageError, VolumeError
 from blockrep.model.extents import Extent, count_chunks, summarize
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Snapshot
@@ -309,3 +309,63 @@ def test_a_replica_that_stopped_being_ours_during_a_transfer_keeps_what_was_writ
     lvm.replica.volumes["copy"].tags = frozenset()
     transfer.target.commit(staging, transfer.digest)
     assert is_kept(lvm)
+
+
+def merge_his_own(lvm: SimulatedLvmVolumes) -> None:
+    """Let somebody take a snapshot of the replica, write, and go back: P30 on real LVM."""
+    copy = lvm.replica.volumes["copy"]
+    before = lvm.replica.snapshot(copy, "before")
+    lvm.tamper(WRITTEN_AT, WRITTEN)
+    before.merge_into = copy
+    lvm.replica.finish_merges(copy)
+    copy.read_only = True
+
+
+def test_a_transfer_that_cannot_be_merged_any_more_starts_over(
+    lvm: SimulatedLvmVolumes, base: Snapshot, caplog: pytest.LogCaptureFixture
+) -> None:
+    transfer = Transfer(lvm, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    staging.close()
+    merge_his_own(lvm)
+    with caplog.at_level(logging.WARNING):
+        found = lvm.target().inspect()
+    assert "it starts over" in caplog.text
+    assert found.staging is None
+    assert not found.drifted
+    transfer.target = lvm.target()
+    assert transfer.target.begin(transfer.request).info.identity != staging.info.identity
+    lvm.replica.close_all()
+    push(lvm, base)
+
+
+def test_a_commit_that_cannot_be_merged_any_more_stays_beside_the_replica(
+    lvm: SimulatedLvmVolumes, base: Snapshot, caplog: pytest.LogCaptureFixture
+) -> None:
+    transfer = commit_and_die(lvm, base)
+    merge_his_own(lvm)
+    before = lvm.read_replica()
+    with caplog.at_level(logging.WARNING):
+        found = lvm.target().inspect()
+    assert "the snapshot is kept beside it" in caplog.text
+    assert [one.id for one in found.snapshots] == [base.id, transfer.new.id]
+    assert found.drifted
+    assert lvm.read_replica() == before
+    with pytest.raises(DivergedError):
+        push(lvm, transfer.source.mark_committed(transfer.new))
+    adopt(lvm)
+    assert lvm.read_replica() == lvm.read_live()
+    assert not lvm.target().inspect().drifted
+
+
+def test_what_cannot_be_merged_is_not_committed(lvm: SimulatedLvmVolumes, base: Snapshot) -> None:
+    transfer = Transfer(lvm, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    merge_his_own(lvm)
+    with pytest.raises(StorageError, match="no snapshot of the replica any more"):
+        transfer.target.commit(staging, transfer.digest)
+    staging.close()
+    assert [one.id for one in lvm.target().inspect().snapshots] == [base.id]
+    push(lvm, base)

@@ -17,6 +17,7 @@ from blockrep.storage.lvm.cursors import cursor_path
 from blockrep.storage.lvm.group import GroupState, VolumeGroup
 from blockrep.storage.lvm.metadata import Holder, PoolMetadata, record_path
 from blockrep.storage.lvm.planning import check_pool_health, space_of
+from blockrep.storage.lvm.recovery import view_target
 from blockrep.storage.lvm.reports import LogicalVolume, parse_volumes
 from blockrep.storage.lvm.runner import ProcessRunner, Runner, describe_failure, require_root
 from blockrep.storage.lvm.tags import Role, read_good, read_source, read_staging, role_of
@@ -172,13 +173,23 @@ def _staging(
     mark = read_staging(volume)
     if mark is None:
         return
-    if mark.of_uuid and state.with_uuid(mark.of_uuid) is None:
+    replica = state.with_uuid(mark.of_uuid)
+    if mark.of_uuid and replica is None:
         yield Finding(
             Level.WARNING,
             volume.full_name,
             "is an unfinished transfer to a replica that is gone, and takes room",
             _removal(volume),
             fix=partial(_remove_staging, group, volume, mark.replica),
+        )
+        return
+    if replica is not None and view_target(state, replica.name).is_detached(mark):
+        yield Finding(
+            Level.WARNING,
+            volume.full_name,
+            "is a transfer that LVM cannot merge into its replica any more: somebody merged a"
+            " snapshot into that",
+            "push again: it is removed, and the transfer starts over",
         )
         return
     if now_seconds - mark.created_seconds > _OLD_SECONDS:

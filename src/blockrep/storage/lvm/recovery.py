@@ -9,6 +9,7 @@ The life of a transfer, by what exists (T staging, G its good snapshot, R the re
     T G R    R is open   LVM has noted the merge, and does it once R is closed
     T G R    R promoted  (somebody made it writable) while it is open, it is left alone
     T G R    R written   T goes: R keeps what was written to it, and counts as written to
+    T   R    T detached  T goes: LVM cannot merge it into R any more; likewise with G
     G R                  published
 
 A crash may leave T G R for as long as the host is down or the server is not asked; whoever needs
@@ -62,6 +63,16 @@ class TargetView:
     def is_committed(self, mark: StagingMark) -> bool:
         """Tell whether the good snapshot of that very transfer exists."""
         return (mark.snapshot_id, mark.lineage, mark.sequence) in self.committed
+
+    def is_detached(self, mark: StagingMark) -> bool:
+        """Tell whether LVM cannot merge a staging volume into the replica that it was made of.
+
+        When somebody merges a snapshot of his own into the replica, LVM takes the origin away from
+        all others.
+        """
+        if not mark.of_uuid or self.replica is None or mark.volume.merging:
+            return False
+        return mark.volume.origin != self.replica.name
 
     def good_with(self, snapshot_id: str) -> GoodMark | None:
         """Return the good snapshot of that id."""
@@ -192,7 +203,7 @@ def _step_for(view: TargetView, mark: StagingMark, *, done: bool) -> Step | None
             return None
         return Step(Action.FINISH_MERGE, view.replica)
     if not done:
-        fit = mark.ready and mark.plan_digest
+        fit = mark.ready and mark.plan_digest and not view.is_detached(mark)
         return None if fit else Step(Action.REMOVE, mark.volume)
     if not mark.of_uuid:
         # If somebody has taken the name meanwhile, what was committed waits for it.
@@ -201,6 +212,8 @@ def _step_for(view: TargetView, mark: StagingMark, *, done: bool) -> Step | None
     newest = view.newest
     if newest is None or newest.snapshot.id != mark.snapshot_id:
         # Not merged while it was the newest: what came after it would be taken back.
+        return Step(Action.REMOVE, mark.volume)
+    if view.is_detached(mark):
         return Step(Action.REMOVE, mark.volume)
     if view.replica.open_for_writing:
         return None

@@ -73,6 +73,8 @@ def allowed_step(
             :func:`refuse_dependents`.
     """
     replica = view.replica
+    if step.action is Action.REMOVE:
+        _warn_of_detached(view, step.volume)
     if replica is None or step.action not in {Action.CLAIM, Action.MERGE, Action.FINISH_MERGE}:
         return step
     noted = step.action is Action.FINISH_MERGE
@@ -105,3 +107,17 @@ def allowed_step(
         mark.sequence,
     )
     return Step(Action.REMOVE, mark.volume)
+
+
+def _warn_of_detached(view: TargetView, volume: LogicalVolume) -> None:
+    mark = next((one for one in view.stagings if one.volume.uuid == volume.uuid), None)
+    if mark is None or not view.is_detached(mark):
+        return
+    kept = "the snapshot is kept beside it" if view.is_committed(mark) else "it starts over"
+    _LOG.warning(
+        "%s: somebody merged a snapshot into the replica, so that LVM cannot merge the transfer of"
+        " snapshot #%d into it any more: %s",
+        volume.full_name,
+        mark.sequence,
+        kept,
+    )

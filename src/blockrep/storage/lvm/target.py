@@ -395,9 +395,11 @@ class LvmTarget:
 
     def _create_good(self, view: TargetView, mark: StagingMark, digest: bytes) -> None:
         """The commit point: one lvcreate; what it left is judged by the state read afterwards."""
-        if not any(one.volume.uuid == mark.volume.uuid for one in view.stagings):
+        there = [one for one in view.stagings if one.volume.uuid == mark.volume.uuid]
+        if not there or view.is_detached(there[0]):
             raise StorageError(
-                "the staging volume is gone",
+                "the staging volume is gone, or no snapshot of the replica any more: somebody"
+                " merged another one into that",
                 where=mark.volume.full_name,
                 safe="the replica and its good snapshots are untouched",
                 next_step="push again",
