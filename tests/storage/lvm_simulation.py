@@ -401,17 +401,18 @@ class SimulatedRunner:
             lv.read_only = True
         lv.tags |= set(_values(words, "--addtag"))
         lv.tags -= set(_values(words, "--deltag"))
-        if "--refresh" in words:
+        if "--refresh" in words and lv.active:
             group.finish_merges(lv)
         if "-ay" in words and not lv.made:
             return 5, "", "  device-mapper: reload ioctl on  (253:6) failed: No data available"
         if "-ay" in words:
+            if not lv.active:
+                group.finish_merges(lv)
             lv.active = lv.active or not lv.skipped or "-K" in words
         if "-an" in words:
             if lv.opened:
                 return 5, "", f"  Logical volume {words[-1]} in use."
             lv.active = False
-            group.finish_merges(lv)
         return 0, "", ""
 
     def _lvconvert(self, words: list[str]) -> tuple[int, str, str]:

@@ -56,7 +56,11 @@ def write(lvm: SimulatedLvmVolumes) -> None:
 
 
 def is_kept(lvm: SimulatedLvmVolumes) -> bool:
-    return lvm.read_replica()[WRITTEN_AT : WRITTEN_AT + len(WRITTEN)] == WRITTEN
+    copy = lvm.replica.volumes["copy"]
+    return (
+        lvm.replica.read(copy, 0, copy.size_bytes)[WRITTEN_AT : WRITTEN_AT + len(WRITTEN)]
+        == WRITTEN
+    )
 
 
 @pytest.fixture
@@ -173,6 +177,23 @@ def test_a_full_transfer_overwrites_what_is_there(lvm: SimulatedLvmVolumes, base
     assert lvm.read_replica() == transfer.content
 
 
+def test_a_replica_that_was_deactivated_while_a_merge_waits_is_activated(
+    lvm: SimulatedLvmVolumes, base: Snapshot
+) -> None:
+    """LVM merges when it activates it; a reload of what is not active does nothing."""
+    transfer = Transfer(lvm, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    copy = lvm.replica.volumes["copy"]
+    copy.opened = 1
+    committed = transfer.finish(staging)
+    copy.opened, copy.active = 0, False
+    assert lvm.target().inspect().snapshots[-1].id == committed.id
+    assert lvm.read_replica() == transfer.content
+    lvm.write_live(0, b"three")
+    push(lvm, committed)
+
+
 def test_a_replica_written_to_while_a_merge_waits_is_told_of(
     lvm: SimulatedLvmVolumes, base: Snapshot
 ) -> None:
@@ -190,6 +211,11 @@ def test_a_replica_written_to_while_a_merge_waits_is_told_of(
         lvm.target().inspect()
     assert is_kept(lvm)
     assert "lvchange --refresh vgb/copy" in str(caught.value)
+    copy.active = False
+    with pytest.raises(VolumeError, match="lvchange -ay vgb/copy"):
+        lvm.target().inspect()
+    assert is_kept(lvm)
+    copy.active = True
     lvm.replica.finish_merges(copy)
     lvm.target().inspect()
     assert lvm.read_replica() == transfer.content

@@ -92,13 +92,14 @@ def allowed_step(
     if base is not None and not differs(group, replica, base, state.pool_of(replica)):
         return step
     if noted:
+        merges = "--refresh" if replica.active else "-ay"
         raise VolumeError(
             f"the replica was made writable while snapshot #{mark.sequence} waits to be merged"
             " into it: LVM does that when it is next activated, over what was written",
             where=replica.full_name,
             safe="nothing was changed; the good snapshots are intact",
-            next_step="copy what is to be kept while it is active; then: lvchange --refresh"
-            f" {replica.full_name}",
+            next_step="copy what is to be kept while it is active; then: lvchange"
+            f" {merges} {replica.full_name}",
         )
     _LOG.warning(
         "%s: was written to before snapshot #%d was shown there: it keeps what was written, and"

@@ -269,6 +269,9 @@ class LvmTarget:
                 CursorFile(self._settings.state_directory, volume.uuid).remove()
             case Action.REMOVE_UNMADE:
                 self._group.remove(volume, state, unmade=True)
+            case Action.FINISH_MERGE if not volume.active:
+                # There is nothing to reload: it merges when it is activated.
+                self._group.change(commands.activate(vg, name))
             case Action.FINISH_MERGE:
                 # The first reload merges; of a volume whose size changes it loads the old size.
                 self._group.change(commands.refresh(vg, name))
