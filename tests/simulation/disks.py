@@ -521,7 +521,8 @@ class LvmDisk:
         for lv, tags in self._of_role("staging"):
             if tags.get("state") == "ready" and not lv.merge_into:
                 plan = bytes.fromhex(tags.get("plan", ""))
-                cursor = CursorFile(self._settings.state_directory, lv.uuid).load(plan)
+                file = CursorFile(self._settings.state_directory, lv.uuid, self.group.vg_uuid)
+                cursor = file.load(plan)
                 content = Chunks(self.group, lv, int(tags["size"]))
                 return Staged(tags["id"], cursor.cursor_bytes if cursor else 0, content)
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -11,23 +13,40 @@ from blockrep.errors import StorageError
 from blockrep.storage.lvm.cursors import Cursor, CursorFile, save_state
 
 PLAN, OTHER = b"p" * 32, b"o" * 32
+GROUP = "group-uuid"
 CURSOR = Cursor(123456, b"c" * 32)
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
-    file = CursorFile(tmp_path, "uuid")
+    file = CursorFile(tmp_path, "uuid", GROUP)
     assert file.load(PLAN) is None
     file.save(PLAN, CURSOR)
-    assert CursorFile(tmp_path, "uuid").load(PLAN) == CURSOR
+    assert CursorFile(tmp_path, "uuid", GROUP).load(PLAN) == CURSOR
     assert file.load(OTHER) is None
-    assert CursorFile(tmp_path, "another").load(PLAN) is None
+    assert CursorFile(tmp_path, "another", GROUP).load(PLAN) is None
     file.remove()
     file.remove()
     assert file.load(PLAN) is None
+
+
+def test_one_of_another_group_is_none(tmp_path: Path) -> None:
+    """A clone of the group (vgimportclone) has volumes of the same lv_uuid."""
+    CursorFile(tmp_path, "uuid", GROUP).save(PLAN, CURSOR)
+    assert CursorFile(tmp_path, "uuid", "clone-uuid").load(PLAN) is None
+
+
+def test_one_that_tells_no_group_is_none(tmp_path: Path) -> None:
+    """Such as older versions wrote."""
+    fields = {"plan": PLAN.hex(), "cursor": 123456, "chain": "63" * 32}
+    for more in ({"group": GROUP}, {}):
+        body = json.dumps(fields | more).encode()
+        check = hashlib.blake2b(body, digest_size=16).hexdigest().encode()
+        save_state(tmp_path / "cursors" / "uuid", body + b"\n" + check)
+        assert CursorFile(tmp_path, "uuid", GROUP).load(PLAN) == (CURSOR if more else None)
 
 
 def test_a_damaged_one_starts_over(tmp_path: Path) -> None:
-    file = CursorFile(tmp_path, "uuid")
+    file = CursorFile(tmp_path, "uuid", GROUP)
     file.save(PLAN, CURSOR)
     path = tmp_path / "cursors" / "uuid"
     whole = path.read_bytes()

@@ -57,10 +57,7 @@ def write(lvm: SimulatedLvmVolumes) -> None:
 
 def is_kept(lvm: SimulatedLvmVolumes) -> bool:
     copy = lvm.replica.volumes["copy"]
-    return (
-        lvm.replica.read(copy, 0, copy.size_bytes)[WRITTEN_AT : WRITTEN_AT + len(WRITTEN)]
-        == WRITTEN
-    )
+    return lvm.replica.read(copy, WRITTEN_AT, len(WRITTEN)) == WRITTEN
 
 
 @pytest.fixture

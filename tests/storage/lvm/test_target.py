@@ -253,3 +253,21 @@ def test_a_good_snapshot_that_the_pool_was_not_told_of_is_no_commit(
         with pytest.raises(StorageError, match="is not there"):
             transfer.target.commit(staging, b"d" * 32)
     assert [one.id for one in lvm.target().inspect().snapshots] == [base.id]
+
+
+def test_a_clone_of_the_group_does_not_resume_with_the_cursor_of_the_original(
+    lvm: SimulatedLvmVolumes,
+) -> None:
+    """Vgimportclone keeps the uuids of volumes: what became durable since is not in the clone."""
+    lvm.write_live(0, b"content" * lvm.unit_bytes)
+    transfer = Transfer(lvm, None)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging, most=4)
+    staging.close()
+    resumed = lvm.target().inspect().staging
+    assert resumed is not None
+    assert resumed.cursor_bytes
+    lvm.replica.vg_uuid = "another-uuid"
+    copied = lvm.target().inspect().staging
+    assert copied is not None
+    assert not copied.cursor_bytes

@@ -1,6 +1,8 @@
 """How far staging volumes are durable: one small file each, by the staging volume's lv_uuid.
 
-A file that is missing, damaged or about another plan means 0: replaying extents is idempotent.
+It counts only in the volume group that it was recorded in: a clone of a group (vgimportclone) has
+volumes of the same lv_uuid, and not their content. A file that is missing, damaged or about another
+plan means 0: replaying extents is idempotent.
 """
 
 from __future__ import annotations
@@ -37,10 +39,12 @@ class CursorFile:
     Args:
         state_directory: of the settings.
         staging_uuid: lv_uuid.
+        group_uuid: vg_uuid.
     """
 
-    def __init__(self, state_directory: Path, staging_uuid: str) -> None:
+    def __init__(self, state_directory: Path, staging_uuid: str, group_uuid: str) -> None:
         self._path = cursor_path(state_directory, staging_uuid)
+        self._group_uuid = group_uuid
 
     def load(self, plan_digest: bytes) -> Cursor | None:
         """Return the cursor in this plan, None if there is none that can be relied on."""
@@ -49,6 +53,8 @@ class CursorFile:
             fields = json.loads(body)
             if check.decode() != _check(body) or fields["plan"] != plan_digest.hex():
                 return None
+            if fields["group"] != self._group_uuid:
+                return None
             return Cursor(int(fields["cursor"]), bytes.fromhex(fields["chain"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -56,6 +62,7 @@ class CursorFile:
     def save(self, plan_digest: bytes, cursor: Cursor) -> None:
         """Record, durably. Raises StorageError."""
         fields = {
+            "group": self._group_uuid,
             "plan": plan_digest.hex(),
             "cursor": cursor.cursor_bytes,
             "chain": cursor.chain.hex(),

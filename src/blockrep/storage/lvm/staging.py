@@ -13,7 +13,7 @@ from blockrep.model.extents import Extent, ExtentSummary
 from blockrep.model.snapshots import Space, StagingInfo
 from blockrep.protocol.chain import first_chain
 from blockrep.storage.allowance import Allowance
-from blockrep.storage.interface import SnapshotReader
+from blockrep.storage.interface import SnapshotReader, StorageSettings
 from blockrep.storage.lvm import commands
 from blockrep.storage.lvm.cursors import Cursor, CursorFile
 from blockrep.storage.lvm.device import BlockDevice
@@ -32,12 +32,17 @@ from blockrep.storage.lvm.planning import (
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.tags import READY, StagingMark, plan_tag
 
-__all__ = ["LvmStaging", "staging_info"]
+__all__ = ["LvmStaging", "cursor_of", "staging_info"]
 
 
-def staging_info(mark: StagingMark, cursors: CursorFile) -> StagingInfo:
+def cursor_of(volume: LogicalVolume, settings: StorageSettings) -> CursorFile:
+    """Return where the progress of a staging volume is recorded."""
+    return CursorFile(settings.state_directory, volume.uuid, volume.vg_uuid)
+
+
+def staging_info(mark: StagingMark, settings: StorageSettings) -> StagingInfo:
     """Return what is known of a staging volume; without a cursor, it starts over."""
-    cursor = cursors.load(mark.plan_digest)
+    cursor = cursor_of(mark.volume, settings).load(mark.plan_digest)
     if cursor is None:
         cursor = Cursor(0, first_chain(mark.snapshot_id, mark.plan_digest))
     return StagingInfo(
@@ -68,8 +73,8 @@ class LvmStaging:
         self._group = group
         self._pool = pool
         self._shared_chunks = shared_chunks
-        self._cursors = CursorFile(group.settings.state_directory, mark.volume.uuid)
-        self.info = staging_info(mark, self._cursors)
+        self._cursors = cursor_of(mark.volume, group.settings)
+        self.info = staging_info(mark, group.settings)
         self._chunk_bytes = pool.chunk_bytes
         self._can_discard = pool.can_discard
         self._status = group.status(pool)
@@ -93,7 +98,7 @@ class LvmStaging:
         volume = self.mark.volume
         self._group.change(commands.change_tags(volume.vg, volume.name, [plan_tag(plan.digest)]))
         self.mark = replace(self.mark, plan_digest=plan.digest)
-        self.info = staging_info(self.mark, self._cursors)
+        self.info = staging_info(self.mark, self._group.settings)
 
     def write(self, offset_bytes: int, data: memoryview) -> None:
         """Write DATA."""

@@ -23,7 +23,6 @@ from blockrep.storage.interface import (
     StorageSettings,
 )
 from blockrep.storage.lvm import commands
-from blockrep.storage.lvm.cursors import CursorFile
 from blockrep.storage.lvm.device import device_bytes
 from blockrep.storage.lvm.group import GroupState, VolumeGroup
 from blockrep.storage.lvm.metadata import PoolMetadata
@@ -42,7 +41,7 @@ from blockrep.storage.lvm.replica import allowed_step, differs, drifted, refuse_
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.runner import ProcessRunner, Runner
 from blockrep.storage.lvm.source import warn_of_queueing
-from blockrep.storage.lvm.staging import LvmStaging, staging_info
+from blockrep.storage.lvm.staging import LvmStaging, cursor_of, staging_info
 from blockrep.storage.lvm.tags import (
     MARK,
     REPLICA_TAGS,
@@ -113,7 +112,7 @@ class LvmTarget:
             lineage="" if newest is None else newest.snapshot.lineage,
             space=space_of(status, pool.chunk_bytes, self._settings),
             snapshots=tuple(mark.snapshot for mark in view.goods) if view.owned else (),
-            staging=None if staging is None else staging_info(staging, self._cursors(staging)),
+            staging=None if staging is None else staging_info(staging, self._settings),
             align_bytes=1 if pool.zeroes else pool.chunk_bytes,
             drifted=self._has_drifted(view, pool),
         )
@@ -198,7 +197,7 @@ class LvmTarget:
             )
         if view.merge_pending or view.unpublished:
             _LOG.warning("%s: is open; it shows its new content once it is closed", self._name)
-        self._cursors(staging.mark).remove()
+        cursor_of(staging.mark.volume, self._settings).remove()
         self._handed = state, view
         return good.snapshot
 
@@ -266,7 +265,7 @@ class LvmTarget:
         match step.action:
             case Action.REMOVE:
                 self._group.remove(volume, state)
-                CursorFile(self._settings.state_directory, volume.uuid).remove()
+                cursor_of(volume, self._settings).remove()
             case Action.REMOVE_UNMADE:
                 self._group.remove(volume, state, unmade=True)
             case Action.FINISH_MERGE if not volume.active:
@@ -422,10 +421,7 @@ class LvmTarget:
 
     def _remove(self, mark: StagingMark) -> None:
         self._group.remove(mark.volume)
-        self._cursors(mark).remove()
-
-    def _cursors(self, mark: StagingMark) -> CursorFile:
-        return CursorFile(self._settings.state_directory, mark.volume.uuid)
+        cursor_of(mark.volume, self._settings).remove()
 
 
 def _info(replica: LogicalVolume, pool: LogicalVolume, newest: GoodMark | None) -> VolumeInfo:
