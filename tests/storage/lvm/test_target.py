@@ -271,3 +271,22 @@ def test_a_clone_of_the_group_does_not_resume_with_the_cursor_of_the_original(
     copied = lvm.target().inspect().staging
     assert copied is not None
     assert not copied.cursor_bytes
+
+
+@pytest.mark.parametrize("versions", [1, 2])
+def test_a_base_that_is_removed_during_a_transfer_is_noticed_before_the_commit(
+    lvm: SimulatedLvmVolumes, versions: int
+) -> None:
+    """Without it nothing proves that the replica is what the transfer started from."""
+    base = pushes(lvm, versions)[-1]
+    lvm.write_live(0, b"next")
+    transfer = Transfer(lvm, base)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging)
+    good = next(name for name in lvm.replica.volumes if name.endswith(f"{versions}_{base.id[:8]}"))
+    del lvm.replica.volumes[good]
+    with pytest.raises(DivergedError, match="is not the replica's newest good snapshot"):
+        transfer.target.commit(staging, transfer.digest)
+    staging.close()
+    made = [one for one in lvm.replica.volumes if one.endswith(transfer.new.id[:8])]
+    assert [one[:5] for one in made] == ["br_t_"]

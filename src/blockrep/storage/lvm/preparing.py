@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from functools import partial
 
-from blockrep.errors import DivergedError, InternalError, StorageError, VolumeError
+from blockrep.errors import InternalError, StorageError, VolumeError
 from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Space
 from blockrep.storage.allowance import Allowance
@@ -23,6 +23,7 @@ from blockrep.storage.lvm.planning import (
     space_of,
 )
 from blockrep.storage.lvm.recovery import TargetView
+from blockrep.storage.lvm.replica import refuse_other_base
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.runner import OutcomeUnknownError
 from blockrep.storage.lvm.tags import (
@@ -118,13 +119,7 @@ def check_request(name: VolumeName, view: TargetView, request: BeginRequest) -> 
         )
     newest = view.newest
     if request.mode == "incremental":
-        if newest is None or newest.snapshot.id != request.base_id:
-            raise DivergedError(
-                f"the base {request.base_id[:8]} is not the replica's newest good snapshot",
-                where=str(name),
-                safe="nothing was changed",
-                next_step="push again; without a common base: with --adopt or --full",
-            )
+        refuse_other_base(str(name), view, request.base_id)
     elif request.base_id:
         raise InternalError(f"mode {request.mode} has no base")
     present_bytes = 0

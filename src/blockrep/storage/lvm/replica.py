@@ -16,7 +16,7 @@ from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.tags import GoodMark
 from blockrep.storage.lvm.thin_xml import RunKind
 
-__all__ = ["allowed_step", "differs", "drifted", "refuse_dependents"]
+__all__ = ["allowed_step", "differs", "drifted", "refuse_dependents", "refuse_other_base"]
 
 _LOG = logging.getLogger("blockrep.storage")
 
@@ -48,6 +48,17 @@ def refuse_dependents(state: GroupState, replica: LogicalVolume) -> None:
             where=replica.full_name,
             safe="the replica and its good snapshots are untouched",
             next_step=f"remove {names} if it is not needed any more, then push again",
+        )
+
+
+def refuse_other_base(where: str, view: TargetView, base_id: str) -> None:
+    """Refuse a base that is not what the replica was left as. Raises DivergedError."""
+    if view.newest is None or view.newest.snapshot.id != base_id:
+        raise DivergedError(
+            f"the base {base_id[:8]} is not the replica's newest good snapshot",
+            where=where,
+            safe="the replica and its good snapshots are as they were",
+            next_step="push again; without a common base: with --adopt or --full",
         )
 
 

@@ -37,7 +37,13 @@ from blockrep.storage.lvm.planning import (
 from blockrep.storage.lvm.preparing import Preparation, check_request, prepare_staging
 from blockrep.storage.lvm.reading import LvmReader, deactivate_leftovers
 from blockrep.storage.lvm.recovery import Action, Step, TargetView, next_step, view_target
-from blockrep.storage.lvm.replica import allowed_step, differs, drifted, refuse_dependents
+from blockrep.storage.lvm.replica import (
+    allowed_step,
+    differs,
+    drifted,
+    refuse_dependents,
+    refuse_other_base,
+)
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.runner import ProcessRunner, Runner
 from blockrep.storage.lvm.source import warn_of_queueing
@@ -181,8 +187,10 @@ class LvmTarget:
                 refuse_dependents(state, view.replica)
                 if view.replica.open_for_writing:
                     state, view = self._closed_replica(state, view)
-            if staging.mark.base_id and self._has_drifted(view, self._pool(state, view)):
-                raise drifted(str(self._name))
+            if staging.mark.base_id:
+                refuse_other_base(str(self._name), view, staging.mark.base_id)
+                if self._has_drifted(view, self._pool(state, view)):
+                    raise drifted(str(self._name))
             self._create_good(view, staging.mark, digest)
             proven_id = self._proven
         staging.close()
