@@ -57,6 +57,16 @@ def test_sizes_are_bytes() -> None:
     assert commands.resize("vg", "lv", 2, 1)[:2] == ["lvreduce", "-f"]
 
 
+@pytest.mark.parametrize(
+    "setting", ["compact_output=0", "prefixes=0", "binary_values_as_numeric=0"]
+)
+def test_what_lvm_conf_sets_of_reports_is_set_back(setting: str) -> None:
+    """With prefixes, say, lvs prints what is no JSON."""
+    for argv in (commands.list_all(), commands.list_volumes("vg")):
+        config = argv[argv.index("--config") + 1]
+        assert setting in config.removeprefix("report{").removesuffix("}").split()
+
+
 def test_device_mapper_doubles_hyphens() -> None:
     assert commands.dm_name("vg-a", "lv-b") == "vg--a-lv--b"
     assert commands.pool_device("vg-a", "p", "tpool") == "vg--a-p-tpool"

@@ -47,9 +47,10 @@ REPORT_FIELDS: Final = (
 )  # fmt: skip
 
 
-#: What lvm.conf(5) can change of a report that a program reads; LVM's defaults.
+#: What lvm.conf(5) can change of a report that a program reads; LVM's defaults. With prefixes it
+#: is no JSON any more.
 _REPORT_CONFIG: Final = (
-    'report{compact_output=0 compact_output_cols="" binary_values_as_numeric=0'
+    'report{compact_output=0 compact_output_cols="" binary_values_as_numeric=0 prefixes=0'
     ' list_item_separator="," mark_hidden_devices=1}'
 )
 
