@@ -47,7 +47,9 @@ def add_source(lvm: SimulatedLvmVolumes, of_uuid: str, created_seconds: int = NO
         "1" * 32, "a" * 32, 1, created_seconds, 4096, committed=True, target="tls://r:1/a/b"
     )
     tags = source_tags(snapshot, of_uuid, lvm.origin.pool_uuid)
-    return lvm.origin.add("br_s_aaaaaaaa_1_11111111", 4096, tags)
+    lv = lvm.origin.add("br_s_aaaaaaaa_1_11111111", 4096, tags)
+    lv.read_only = True
+    return lv
 
 
 def add_staging(lvm: SimulatedLvmVolumes, of_uuid: str) -> Lv:
@@ -205,6 +207,26 @@ def test_a_transfer_that_cannot_be_merged_any_more_is_told_of(lvm: SimulatedLvmV
     finding = only(problems(lvm, now))
     assert "cannot merge into its replica" in finding.what
     assert finding.fix is None
+
+
+@pytest.mark.parametrize("of_uuid", ["", "another-uuid"])
+def test_a_snapshot_that_somebody_made_writable_is_told_of_and_left_alone(
+    lvm: SimulatedLvmVolumes, of_uuid: str
+) -> None:
+    add_source(lvm, of_uuid or lvm.origin.volumes["live"].uuid).read_only = False
+    finding = only(problems(lvm))
+    assert "was made writable: it is left alone" in finding.what
+    assert "lvchange --deltag blockrep vga/br_s_aaaaaaaa_1_11111111" in finding.remedy
+    assert finding.fix is None
+
+
+def test_a_good_snapshot_that_somebody_made_writable_is_told_of(lvm: SimulatedLvmVolumes) -> None:
+    base = push(lvm, None)
+    name = next(one for one in lvm.replica.volumes if one.startswith("br_g_"))
+    lvm.replica.volumes[name].read_only = False
+    finding = only(problems(lvm, base.created_seconds + DAY))
+    assert (finding.where, finding.fix) == (f"vgb/{name}", None)
+    assert "was made writable" in finding.what
 
 
 def test_a_good_snapshot_is_never_removed(lvm: SimulatedLvmVolumes) -> None:

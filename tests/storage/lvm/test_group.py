@@ -13,7 +13,7 @@ from blockrep.storage.lvm import group as module
 from blockrep.storage.lvm.group import GroupState, VolumeGroup
 from blockrep.storage.lvm.runner import CommandResult
 from storage.lvm.builders import POOL, volume
-from storage.lvm_simulation import SimulatedRunner
+from storage.lvm_simulation import Lv, SimulatedRunner
 from storage.simulated_lvm_volumes import SimulatedLvmVolumes
 
 NAME = VolumeName(vg="volg", lv="thin_volume")
@@ -72,10 +72,16 @@ def test_a_pool_without_room_is_told_as_that(lvm: SimulatedLvmVolumes) -> None:
         group.change(["lvcreate", "-s", "-n", "x", "vga/live"])
 
 
+def add_good(lvm: SimulatedLvmVolumes) -> Lv:
+    lv = lvm.origin.add("br_g_1", 4096, ["blockrep", "blockrep.role=good"])
+    lv.read_only = True
+    return lv
+
+
 def test_only_ours_is_removed_and_only_as_it_was(lvm: SimulatedLvmVolumes) -> None:
     group = VolumeGroup("vga", lvm.settings, lvm.runner())
     lvm.origin.add("plain", 4096)
-    lvm.origin.add("br_g_1", 4096, ["blockrep", "blockrep.role=good"])
+    add_good(lvm)
     plain, ours = (group.read().find(name) for name in ("plain", "br_g_1"))
     assert plain is not None
     assert ours is not None
@@ -83,7 +89,7 @@ def test_only_ours_is_removed_and_only_as_it_was(lvm: SimulatedLvmVolumes) -> No
         group.remove(plain)
     # Somebody removes it and makes another one of the same name: LVM then matches nothing.
     del lvm.origin.volumes["br_g_1"]
-    lvm.origin.add("br_g_1", 4096, ["blockrep", "blockrep.role=good"])
+    add_good(lvm)
     group.remove(ours)
     assert "br_g_1" in lvm.origin.volumes
     # Somebody takes our tag away.
@@ -101,6 +107,19 @@ def test_only_ours_is_removed_and_only_as_it_was(lvm: SimulatedLvmVolumes) -> No
     assert "br_g_1" not in lvm.origin.volumes
 
 
+def test_what_was_made_writable_is_not_removed(lvm: SimulatedLvmVolumes) -> None:
+    """I7: whoever did that uses it, under another name perhaps; also if it was done just now."""
+    group = VolumeGroup("vga", lvm.settings, lvm.runner())
+    lv = add_good(lvm)
+    looked_at = group.read().find("br_g_1")
+    assert looked_at is not None
+    lv.read_only = False
+    for state in (None, group.read()):
+        with pytest.raises(VolumeError, match=r"made writable.*--deltag blockrep vga/br_g"):
+            group.remove(looked_at, state)
+    assert "br_g_1" in lvm.origin.volumes
+
+
 def test_what_depends_on_a_volume() -> None:
     origin = volume(name="origin", uuid="O")
     thick = volume(name="thick", uuid="K", kind="other", pool="", pool_uuid="", origin="origin")
@@ -114,7 +133,7 @@ def test_what_depends_on_a_volume() -> None:
 
 def test_what_another_volume_needs_is_not_removed(lvm: SimulatedLvmVolumes) -> None:
     group = VolumeGroup("vga", lvm.settings, lvm.runner())
-    lvm.origin.add("br_g_1", 4096, ["blockrep", "blockrep.role=good"])
+    add_good(lvm)
     ours = group.read().find("br_g_1")
     assert ours is not None
     before = group.read()

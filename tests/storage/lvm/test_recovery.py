@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from blockrep.errors import VolumeError
@@ -35,7 +37,8 @@ def staging(of: str = "R", **values: object) -> LogicalVolume:
 def good(of: str = "R", order: int = 1, uuid: str = "G") -> LogicalVolume:
     mark = read_staging(staging(of))
     assert mark is not None
-    return volume(name=f"br_g_{order}", uuid=uuid, tags=good_tags(mark, b"d" * 32, order))
+    tags = good_tags(mark, b"d" * 32, order)
+    return volume(name=f"br_g_{order}", uuid=uuid, tags=tags, read_only=True)
 
 
 def mark_of(number: int) -> StagingMark:
@@ -115,7 +118,8 @@ def test_a_promoted_replica_in_use_is_left_alone() -> None:
 
 
 def test_what_was_overtaken_is_not_merged_any_more() -> None:
-    newer = volume(name="br_g_2", uuid="G2", tags=good_tags(mark_of(9), b"d" * 32, 2))
+    tags = good_tags(mark_of(9), b"d" * 32, 2)
+    newer = volume(name="br_g_2", uuid="G2", tags=tags, read_only=True)
     assert step(REPLICA, staging(), good(), newer) == (Action.REMOVE, "T2")
 
 
@@ -152,6 +156,16 @@ def test_only_its_own_snapshots_belong_to_a_target() -> None:
 def test_snapshots_are_ordered_by_commit() -> None:
     state = GroupState((REPLICA, good(order=10, uuid="new"), good(order=9, uuid="old"), POOL))
     assert [mark.volume.uuid for mark in view_target(state, "copy").goods] == ["old", "new"]
+
+
+def test_what_somebody_made_writable_is_no_good_snapshot() -> None:
+    his = replace(good(), read_only=False)
+    view = view_target(GroupState((REPLICA, staging(), his, POOL)), "copy")
+    assert view.goods == ()
+    assert [mark.volume.uuid for mark in view.estranged] == ["G"]
+    # Nobody resumes what was committed once, and nothing proves what the replica should hold.
+    assert view.staging is None
+    assert step(REPLICA, staging(), his) == (Action.REMOVE, "T2")
 
 
 @pytest.mark.parametrize("role", ["good", "staging", "source"])

@@ -223,3 +223,40 @@ def test_a_snapshot_that_somebody_made_writable_is_neither_compared_nor_sent(
     assert not lvm.source().has_content(snapshot)
     with pytest.raises(VolumeError, match="made writable"):
         lvm.source().open_snapshot(snapshot)
+    for base, new in ((snapshot, None), (None, snapshot)):
+        with pytest.raises(VolumeError, match="made writable"):
+            list(lvm.source().delta(base, new))
+
+
+def test_one_that_is_made_writable_while_it_is_compared_is_noticed(
+    lvm: SimulatedLvmVolumes,
+) -> None:
+    class Meddled(SimulatedRunner):
+        def run(self, argv: Sequence[str]) -> CommandResult:
+            if argv[0] == "thin_delta":
+                lvm.origin.volumes[base.name].read_only = False
+            return super().run(argv)
+
+    base = take_snapshot(lvm.source())
+    name = VolumeName(vg="vga", lv="live")
+    source = LvmSource(name, lvm.settings, Meddled([lvm.origin, lvm.replica]))
+    with pytest.raises(VolumeError, match="made writable"):
+        list(source.delta(base, None))
+
+
+def test_a_snapshot_that_somebody_made_writable_is_left_alone(
+    lvm: SimulatedLvmVolumes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """He may run something on it, under a name of his own."""
+    old, new = take_snapshot(lvm.source(), 1), take_snapshot(lvm.source(), 2)
+    source = lvm.source()
+    assert source.snapshots() == [old, new]
+    his = lvm.origin.volumes["his"] = lvm.origin.volumes.pop(old.name)
+    his.name, his.read_only, his.skipped, his.active = "his", False, False, True
+    with caplog.at_level(logging.WARNING):
+        source.remove_snapshot(old)  # it was ours when it was looked at
+        assert source.snapshots() == [new]
+        source.remove_snapshot(old)
+    assert lvm.origin.volumes["his"] is his
+    assert his.active
+    assert caplog.text.count("vga/his: the snapshot was made writable") == 1

@@ -21,7 +21,7 @@ from blockrep.storage.lvm.runner import OutcomeUnknownError
 from blockrep.storage.lvm.target import LvmTarget
 from storage.lvm_simulation import SimulatedGroup
 from storage.simulated_lvm_volumes import SimulatedLvmVolumes
-from storage.transfers import Transfer, push
+from storage.transfers import Transfer, adopt, push
 
 
 def pushes(lvm: SimulatedLvmVolumes, count: int) -> list[Snapshot]:
@@ -290,3 +290,57 @@ def test_a_base_that_is_removed_during_a_transfer_is_noticed_before_the_commit(
     staging.close()
     made = [one for one in lvm.replica.volumes if one.endswith(transfer.new.id[:8])]
     assert [one[:5] for one in made] == ["br_t_"]
+
+
+def test_a_good_snapshot_that_somebody_made_writable_is_left_alone(
+    lvm: SimulatedLvmVolumes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """He may run something on it, under a name of his own."""
+    made = pushes(lvm, 3)
+    name = next(one for one in lvm.replica.volumes if one.endswith(made[0].id[:8]))
+    his = lvm.replica.volumes["his"] = lvm.replica.volumes.pop(name)
+    his.name, his.read_only, his.skipped, his.active = "his", False, False, True
+    target = lvm.target()
+    with caplog.at_level(logging.WARNING):
+        found = target.inspect()
+        target.inspect()
+    assert [one.id for one in found.snapshots] == [made[1].id, made[2].id]
+    assert caplog.text.count("vgb/his: the snapshot was made writable") == 1
+    assert "lvchange --deltag blockrep vgb/his" in caplog.text
+    assert not found.drifted
+    assert [one.id for one in target.prune(1, ())] == [made[1].id]
+    assert lvm.replica.volumes["his"] is his
+    assert his.active
+    with pytest.raises(VolumeError, match="no good snapshot"):
+        target.open_snapshot(made[0].id)
+
+
+def test_the_newest_one_made_writable_proves_nothing(lvm: SimulatedLvmVolumes) -> None:
+    made = pushes(lvm, 2)
+    name = next(one for one in lvm.replica.volumes if one.endswith(made[1].id[:8]))
+    lvm.replica.volumes[name].read_only = False
+    found = lvm.target().inspect()
+    assert [one.id for one in found.snapshots] == [made[0].id]
+    assert found.drifted
+    with pytest.raises(DivergedError, match="is not the replica's newest good snapshot"):
+        Transfer(lvm, made[1]).run()
+    adopt(lvm)
+    assert lvm.read_replica() == lvm.read_live()
+    # Should he make it read-only again, it is not the newest.
+    lvm.replica.volumes[name].read_only = True
+    found = lvm.target().inspect()
+    assert [one.id for one in found.snapshots[:2]] == [made[0].id, made[1].id]
+    assert len(found.snapshots) == 3
+    assert not found.drifted
+
+
+def test_the_id_of_one_made_writable_is_not_used_again(lvm: SimulatedLvmVolumes) -> None:
+    """What arrived would count as committed, and be removed."""
+    pushes(lvm, 1)
+    lvm.write_live(0, b"next")
+    transfer = Transfer(lvm, None, mode="full")
+    transfer.run()
+    name = next(one for one in lvm.replica.volumes if one.endswith(transfer.new.id[:8]))
+    lvm.replica.volumes[name].read_only = False
+    with pytest.raises(VolumeError, match="made writable"):
+        lvm.target().begin(transfer.request)

@@ -18,6 +18,7 @@ def group_of(lvm: SimulatedLvmVolumes) -> VolumeGroup:
 
 def noted(lvm: SimulatedLvmVolumes, tags: list[str] = OURS) -> Lv:
     lv = lvm.origin.snapshot(lvm.origin.volumes["live"], "br_s_new", tags)
+    lv.read_only = True
     lvm.origin.note(lv)
     return lv
 
@@ -59,6 +60,11 @@ def test_what_is_not_ours_and_a_replica_are_left_alone(
     assert found(lvm) == []
 
 
+def test_what_somebody_made_writable_is_left_to_him(lvm: SimulatedLvmVolumes) -> None:
+    noted(lvm).read_only = False
+    assert found(lvm) == []
+
+
 @pytest.mark.parametrize("made", [False, True])
 def test_it_is_removed_and_the_pool_can_be_changed_again(
     lvm: SimulatedLvmVolumes, made: bool
@@ -87,6 +93,7 @@ def test_that_of_another_volume_does_not_stop_a_push(lvm: SimulatedLvmVolumes, e
     other = group.add("other", 4096)
     role = "good" if end == "origin" else "source"
     lv = group.snapshot(other, "br_g_other", ["blockrep", f"blockrep.role={role}"])
+    lv.read_only = True
     group.note(lv)
     group.make()
     push(lvm, base)

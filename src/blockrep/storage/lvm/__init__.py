@@ -7,6 +7,7 @@
     reports     what lvs and dmsetup say                              pure
     thin_xml    what thin_delta and thin_dump say                     pure
     tags        snapshots as LVM tags and back                        pure
+    writable    snapshots of ours that somebody made his own
     planning    room in a pool, deltas as extents                     pure
     recovery    staging volume -> replica, from wherever a crash left it   pure
     versions    refuses thin_delta versions that miss changes

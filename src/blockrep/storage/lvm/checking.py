@@ -20,9 +20,10 @@ from blockrep.storage.lvm.planning import check_pool_health, space_of
 from blockrep.storage.lvm.recovery import view_target
 from blockrep.storage.lvm.reports import LogicalVolume, parse_volumes
 from blockrep.storage.lvm.runner import ProcessRunner, Runner, describe_failure, require_root
-from blockrep.storage.lvm.tags import Role, read_good, read_source, read_staging, role_of
+from blockrep.storage.lvm.tags import MARK, Role, read_good, read_source, read_staging, role_of
 from blockrep.storage.lvm.unmade import find_unmade
 from blockrep.storage.lvm.versions import check_thin_tools
+from blockrep.storage.lvm.writable import is_estranged
 
 __all__ = ["check_lvm"]
 
@@ -143,6 +144,9 @@ def _source(
     mark = read_source(volume)
     if mark is None or mark.pool_uuid != volume.pool_uuid:  # tags that somebody copied
         return
+    if is_estranged(volume):
+        yield _estranged(volume)
+        return
     if state.with_uuid(mark.of_uuid) is None:
         yield Finding(
             Level.WARNING,
@@ -210,6 +214,9 @@ def _good(state: GroupState, volume: LogicalVolume, now_seconds: float) -> Itera
     mark = read_good(volume)
     if mark is None:
         return
+    if is_estranged(volume):
+        yield _estranged(volume)
+        return
     if (odd := _age(volume, mark.snapshot.created_seconds, now_seconds)) is not None:
         yield odd
     # Whoever removed the replica may want its last content: never removed from here.
@@ -220,6 +227,17 @@ def _good(state: GroupState, volume: LogicalVolume, now_seconds: float) -> Itera
             "is a good snapshot of a replica that is gone: perhaps the last copy",
             f"if it is not needed any more: {_removal(volume)}",
         )
+
+
+def _estranged(volume: LogicalVolume) -> Finding:
+    return Finding(
+        Level.WARNING,
+        volume.full_name,
+        "is a snapshot of ours that was made writable: it is left alone, and is no base or good"
+        " snapshot any more",
+        f"to keep it: lvchange --deltag {MARK} {volume.full_name}; if it is not needed any more:"
+        f" {_removal(volume)}",
+    )
 
 
 def _age(volume: LogicalVolume, created_seconds: int, now_seconds: float) -> Finding | None:

@@ -18,6 +18,7 @@ from blockrep.storage.lvm.reports import (
 )
 from blockrep.storage.lvm.runner import CommandResult, Runner, describe_failure, require_root
 from blockrep.storage.lvm.tags import role_of
+from blockrep.storage.lvm.writable import is_estranged, left_alone
 
 __all__ = ["GroupState", "VolumeGroup"]
 
@@ -166,8 +167,9 @@ class VolumeGroup:
             unmade: its creation was cut short.
 
         Raises:
-            VolumeError: it is not ours, or others depend on it: LVM removes those with it, and
-                with ``-y`` does not ask (lv_remove_with_dependencies of LVM 2.03).
+            VolumeError: it is not ours, or somebody made it writable, or others depend on it: LVM
+                removes those with it, and with ``-y`` does not ask (lv_remove_with_dependencies of
+                LVM 2.03).
             StorageError: it is still there afterwards (in use, perhaps).
         """
         role = role_of(volume)
@@ -175,7 +177,11 @@ class VolumeGroup:
             raise VolumeError(
                 "is not blockrep's", where=volume.full_name, safe="it was not removed"
             )
-        dependents = (state or self.read()).dependents(volume)
+        before = state or self.read()
+        now = before.with_uuid(volume.uuid)
+        if now is not None and is_estranged(now):
+            raise left_alone(now)
+        dependents = before.dependents(volume)
         if dependents:
             names = ", ".join(one.full_name for one in dependents)
             raise VolumeError(

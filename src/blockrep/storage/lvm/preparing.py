@@ -35,6 +35,7 @@ from blockrep.storage.lvm.tags import (
     read_staging,
     staging_tags,
 )
+from blockrep.storage.lvm.writable import left_alone
 
 __all__ = ["Preparation", "check_request", "prepare_staging"]
 
@@ -110,6 +111,9 @@ def check_request(name: VolumeName, view: TargetView, request: BeginRequest) -> 
             safe="nothing was changed",
             next_step="push without --adopt: the replica will be made",
         )
+    for mark in view.estranged:
+        if mark.snapshot.id == request.snapshot_id:
+            raise left_alone(mark.volume)
     if view.good_with(request.snapshot_id) is not None:
         raise VolumeError(
             f"the snapshot {request.snapshot_id[:8]} is here already",

@@ -33,6 +33,7 @@ from blockrep.storage.lvm.tags import (
     replica_name,
     role_of,
 )
+from blockrep.storage.lvm.writable import is_estranged
 
 __all__ = ["Action", "Step", "TargetView", "next_step", "view_target"]
 
@@ -46,16 +47,18 @@ class TargetView:
         replica: the volume of that name, if there is one.
         owned: it carries our tags.
         goods: its good snapshots, oldest first.
+        estranged: those that somebody made writable: good no more, and left alone.
         stagings: its staging volumes; more than one only after a crash.
         unnamed: the replica-to-be that lacks only its name.
         committed: (id, lineage, sequence) of the good snapshots of the replica, and of what is to
-            become it.
+            become it, writable or not.
     """
 
     name: str
     replica: LogicalVolume | None
     owned: bool
     goods: tuple[GoodMark, ...]
+    estranged: tuple[GoodMark, ...]
     stagings: tuple[StagingMark, ...]
     unnamed: LogicalVolume | None
     committed: frozenset[tuple[str, str, int]]
@@ -168,7 +171,8 @@ def view_target(state: GroupState, name: str) -> TargetView:
         name=name,
         replica=replica,
         owned=role is Role.REPLICA,
-        goods=tuple(mine),
+        goods=tuple(good for good in mine if not is_estranged(good.volume)),
+        estranged=tuple(good for good in mine if is_estranged(good.volume)),
         stagings=tuple(stagings),
         unnamed=unnamed,
         committed=frozenset(

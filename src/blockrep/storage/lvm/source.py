@@ -35,6 +35,7 @@ from blockrep.storage.lvm.tags import (
 )
 from blockrep.storage.lvm.unmade import find_unmade
 from blockrep.storage.lvm.versions import check_thin_tools
+from blockrep.storage.lvm.writable import is_estranged, left_alone, warn_of_estranged
 
 __all__ = ["LvmSource", "warn_of_queueing"]
 
@@ -73,6 +74,8 @@ class LvmSource:
         self._group = VolumeGroup(name.vg, settings, self.runner)
         self._handed: GroupState | None = None
         self._known: dict[str, SourceMark] = {}
+        self._estranged: dict[str, LogicalVolume] = {}
+        self._warned: set[str] = set()
 
     def describe(self) -> VolumeInfo:
         """Look at the live volume; the look serves a call of :meth:`snapshots` that follows."""
@@ -150,7 +153,12 @@ class LvmSource:
                 where=mark.volume.full_name,
                 safe="it was not removed",
             )
-        self._group.remove(mark.volume)
+        state = self._group.read()
+        now = state.with_uuid(mark.volume.uuid)
+        if now is not None and is_estranged(now):  # since it was looked at
+            warn_of_estranged([now], self._warned)
+        else:
+            self._group.remove(mark.volume, state)
         self._known.pop(snapshot.id, None)
 
     def delta(self, base: Snapshot | None, new: Snapshot | None) -> Iterator[Extent]:
@@ -168,6 +176,8 @@ class LvmSource:
         self._handed = after
         for one in (left, right):
             found = after.with_uuid(one.uuid)
+            if found is not None and is_estranged(found):
+                raise left_alone(found)
             if found is None or (found.thin_id, found.pool_uuid) != (one.thin_id, pool.uuid):
                 raise VolumeError(
                     "was removed while it was compared",
@@ -184,13 +194,6 @@ class LvmSource:
         """Open a snapshot for reading."""
         state, volume, pool = self._look()
         snapshot_volume = self._volume(self._marks_of(state, volume, pool), snapshot)
-        if not snapshot_volume.read_only:
-            raise VolumeError(
-                "the snapshot was made writable: what it holds is not known any more",
-                where=snapshot_volume.full_name,
-                safe="nothing of it was sent",
-                next_step=f"lvremove {snapshot_volume.full_name}, then push again",
-            )
         return LvmReader(self._group, snapshot_volume, pool, snapshot.size_bytes)
 
     def stored_digests(self, snapshot: Snapshot) -> tuple[int, int, Iterator[bytes]] | None:
@@ -200,8 +203,7 @@ class LvmSource:
 
     def has_content(self, snapshot: Snapshot) -> bool:
         """Tell whether it is still read-only."""
-        mark = self._known.get(snapshot.id) or self._find(snapshot.id)
-        return mark is not None and mark.volume.read_only
+        return (self._known.get(snapshot.id) or self._find(snapshot.id)) is not None
 
     def take_costs(self) -> Costs:
         """Return what the calls since the last of this cost."""
@@ -231,6 +233,8 @@ class LvmSource:
         return mark
 
     def _volume(self, marks: dict[str, SourceMark], snapshot: Snapshot) -> LogicalVolume:
+        if snapshot.id in self._estranged:
+            raise left_alone(self._estranged[snapshot.id])
         mark = marks.get(snapshot.id)
         if mark is None:
             raise _gone(self._name, snapshot)
@@ -242,15 +246,21 @@ class LvmSource:
         """Return our snapshots of this volume by their ids, oldest first.
 
         One that names another uuid of volume or pool is of a predecessor: comparing it would work,
-        and mean nothing.
+        and mean nothing. One that somebody made writable is left alone.
         """
         found = []
+        self._estranged = {}
         for one in state.volumes:
             mark = read_source(one)
             if mark is None or mark.of_uuid != volume.uuid:
                 continue
-            if mark.pool_uuid == pool.uuid == one.pool_uuid:
+            if not mark.pool_uuid == pool.uuid == one.pool_uuid:
+                continue
+            if is_estranged(one):
+                self._estranged[mark.snapshot.id] = one
+            else:
                 found.append(mark)
+        warn_of_estranged(self._estranged.values(), self._warned)
         found.sort(key=lambda mark: (mark.snapshot.created_seconds, mark.snapshot.sequence))
         self._known = {mark.snapshot.id: mark for mark in found}
         return self._known

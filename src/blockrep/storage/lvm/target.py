@@ -60,6 +60,7 @@ from blockrep.storage.lvm.tags import (
 )
 from blockrep.storage.lvm.unmade import find_unmade
 from blockrep.storage.lvm.versions import check_thin_tools
+from blockrep.storage.lvm.writable import warn_of_estranged
 
 __all__ = ["LvmTarget"]
 
@@ -91,6 +92,7 @@ class LvmTarget:
         self._settings = settings
         self._group = VolumeGroup(name.vg, settings, self.runner)
         self._proven = ""
+        self._warned: set[str] = set()
         self._handed: tuple[GroupState, TargetView] | None = None
 
     # -- what is there
@@ -102,6 +104,7 @@ class LvmTarget:
         if view.replica is not None and not view.replica.read_only:
             # Read-only (as ours is between pushes), it may be mounted: begin refuses then.
             state, view = self._closed_replica(state, view)
+        warn_of_estranged((mark.volume for mark in view.estranged), self._warned)
         deactivate_leftovers(self._group, [mark.volume for mark in view.goods])
         pool = self._pool(state, view)
         status = self._group.status(pool)
@@ -414,7 +417,7 @@ class LvmTarget:
                 safe="the replica and its good snapshots are untouched",
                 next_step="push again",
             )
-        order = 1 + max((one.order for one in view.goods), default=0)
+        order = 1 + max((one.order for one in (*view.goods, *view.estranged)), default=0)
         name = lv_name(Role.GOOD, mark.lineage, mark.sequence, mark.snapshot_id)
         tags = good_tags(mark, digest, order)
         argv = commands.create_snapshot(

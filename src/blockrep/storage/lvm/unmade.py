@@ -20,6 +20,7 @@ from collections.abc import Collection
 from blockrep.storage.lvm.group import GroupState, VolumeGroup
 from blockrep.storage.lvm.reports import LogicalVolume
 from blockrep.storage.lvm.tags import Role, role_of
+from blockrep.storage.lvm.writable import is_estranged
 
 __all__ = ["find_unmade"]
 
@@ -40,6 +41,8 @@ def find_unmade(
     found = []
     for volume in state.volumes:
         if volume.pool_uuid not in pool_uuids or role_of(volume) not in _ROLES:
+            continue
+        if is_estranged(volume):
             continue
         pool = state.pool_of(volume)
         # Only the newest can be outstanding: LVM sends its messages before it notes another one.
