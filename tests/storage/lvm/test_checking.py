@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ from blockrep.model.findings import Finding, Level
 from blockrep.model.snapshots import Snapshot
 from blockrep.storage.locks import VolumeLock
 from blockrep.storage.lvm.checking import check_lvm
+from blockrep.storage.lvm.cursors import cursor_path
+from blockrep.storage.lvm.group import VolumeGroup
+from blockrep.storage.lvm.metadata import PoolMetadata, record_path
 from blockrep.storage.lvm.tags import source_tags, staging_tags
 from storage.lvm.builders import request
-from storage.lvm_simulation import Lv
+from storage.lvm_simulation import Lv, SimulatedRunner
 from storage.simulated_lvm_volumes import SimulatedLvmVolumes
 from storage.transfers import Transfer, push
 
@@ -291,10 +295,43 @@ def test_state_of_volumes_that_are_gone_is_removed(lvm: SimulatedLvmVolumes) -> 
     ]
     for path in stale:
         path.parent.mkdir(exist_ok=True)
-        path.touch()
+        path.write_text(json.dumps({"group": lvm.replica.vg_uuid}))
     found = problems(lvm)
     assert {one.where for one in found} == {str(path) for path in stale}
     for finding in found:
         fix(finding)
     assert kept.exists()
     assert not any(path.exists() for path in stale)
+
+
+def test_state_of_a_group_that_is_not_here_is_kept(lvm: SimulatedLvmVolumes) -> None:
+    """Its disks may come back: a transfer goes on, and a metadata snapshot is still held by us."""
+    lvm.write_live(0, b"content" * lvm.unit_bytes)
+    transfer = Transfer(lvm, None)
+    staging = transfer.target.begin(transfer.request)
+    transfer.stream(staging, most=4)
+    staging.close()
+    record = record_path(lvm.settings.state_directory, lvm.replica.pool_uuid)
+
+    class Noting(SimulatedRunner):
+        def stream(self, argv: Sequence[str]) -> Iterator[bytes]:
+            notes.append(record.read_bytes())
+            return super().stream(argv)
+
+    notes: list[bytes] = []
+    group = VolumeGroup("vgb", lvm.settings, Noting([lvm.replica]))
+    state = group.read()
+    assert list(PoolMetadata(group, state.pool_of(state.volumes[0])).dump(state.volumes[0]))
+    record.write_bytes(notes[0])  # as if it had died there
+    untold = record.with_name("of-an-older-version.json")
+    untold.write_text(json.dumps({"transaction": 1, "root": 1}))
+    without = SimulatedRunner([lvm.origin])
+    assert [one.where for one in check_lvm(lvm.settings, NOW, without) if one.fix is not None] == []
+    lvm.replica.volumes.clear()
+    lvm.replica.add("another", 4096)
+    lvm.replica.pool_uuid = "another-pool"
+    gone = {one.where for one in findings(lvm) if one.fix is not None}
+    assert gone == {
+        str(record),
+        str(cursor_path(lvm.settings.state_directory, state.volumes[0].uuid)),
+    }

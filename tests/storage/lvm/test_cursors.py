@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from blockrep.errors import StorageError
-from blockrep.storage.lvm.cursors import Cursor, CursorFile, save_state
+from blockrep.storage.lvm.cursors import (
+    Cursor,
+    CursorFile,
+    cursor_path,
+    recorded_group,
+    save_state,
+)
 
 PLAN, OTHER = b"p" * 32, b"o" * 32
 GROUP = "group-uuid"
@@ -87,3 +93,14 @@ def test_a_full_file_system_is_an_error_and_keeps_the_old(
     with pytest.raises(StorageError, match="No space left"):
         save_state(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+def test_which_group_a_file_is_of(tmp_path: Path) -> None:
+    file = CursorFile(tmp_path, "uuid", GROUP)
+    path = cursor_path(tmp_path, "uuid")
+    assert recorded_group(path) == ""
+    file.save(PLAN, CURSOR)
+    assert recorded_group(path) == GROUP
+    for text in ("", "{}", "[1]", '{"gro'):
+        path.write_text(text)
+        assert recorded_group(path) == ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ from blockrep.model.names import VolumeName
 from blockrep.storage.interface import StorageSettings
 from blockrep.storage.locks import VolumeLock, lock_key
 from blockrep.storage.lvm import commands
-from blockrep.storage.lvm.cursors import cursor_path
+from blockrep.storage.lvm.cursors import cursor_path, recorded_group
 from blockrep.storage.lvm.group import GroupState, VolumeGroup
 from blockrep.storage.lvm.metadata import Holder, PoolMetadata, record_path
 from blockrep.storage.lvm.planning import check_pool_health, space_of
@@ -58,7 +58,7 @@ def check_lvm(
                 yield from check(group, state)
             except BlockrepError as error:
                 yield Finding.of_error(error)
-    yield from _state_files(settings.state_directory, {one.uuid for one in volumes})
+    yield from _state_files(settings.state_directory, volumes)
 
 
 def _pools(group: VolumeGroup, state: GroupState) -> Iterator[Finding]:
@@ -251,13 +251,20 @@ def _age(volume: LogicalVolume, created_seconds: int, now_seconds: float) -> Fin
     )
 
 
-def _state_files(state_directory: Path, uuids: set[str]) -> Iterator[Finding]:
+def _state_files(state_directory: Path, volumes: Collection[LogicalVolume]) -> Iterator[Finding]:
+    """Find the state files of volumes that are gone.
+
+    Of a group that is not here, its disks may come back: what tells no group is kept, too.
+    """
+    groups, uuids = {one.vg_uuid for one in volumes}, {one.uuid for one in volumes}
     for pattern, what in (
         (cursor_path(state_directory, "*"), "the progress of a transfer"),
         (record_path(state_directory, "*"), "the note on a metadata snapshot"),
     ):
         for path in sorted(pattern.parent.glob(pattern.name)):
-            if path.name.removesuffix(".json") not in uuids and path.suffix != ".tmp":
+            if path.name.removesuffix(".json") in uuids or path.suffix == ".tmp":
+                continue
+            if recorded_group(path) in groups:
                 yield Finding(
                     Level.WARNING,
                     str(path),

@@ -15,7 +15,7 @@ from pathlib import Path
 from blockrep.errors import StorageError
 from blockrep.storage.files import make_directories, write_durably
 
-__all__ = ["Cursor", "CursorFile", "cursor_path", "save_state"]
+__all__ = ["Cursor", "CursorFile", "cursor_path", "recorded_group", "save_state"]
 
 _DIGEST_BYTES = 16
 
@@ -73,6 +73,17 @@ class CursorFile:
     def remove(self) -> None:
         """Forget; it may be gone already."""
         self._path.unlink(missing_ok=True)
+
+
+def recorded_group(path: Path) -> str:
+    """Return the vg_uuid that a file in the state directory tells, empty if it tells none.
+
+    Of a cursor, or of the note on a metadata snapshot: its first line is a JSON object.
+    """
+    try:
+        return str(json.loads(path.read_bytes().partition(b"\n")[0]).get("group", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def save_state(path: Path, content: bytes) -> None:

@@ -167,7 +167,7 @@ class PoolMetadata:
                 self._release(status.held_root)
                 continue
             if status.held_root is None:
-                self._note({"transaction": status.transaction, "root": None})
+                self._note(status.transaction, None)
                 result = self._group.attempt(
                     commands.reserve_metadata(self._group.vg, self._pool.name)
                 )
@@ -191,7 +191,7 @@ class PoolMetadata:
                 where=self._pool.full_name,
                 safe="nothing was changed",
             )
-        self._note({"transaction": status.transaction, "root": root})
+        self._note(status.transaction, root)
         return root
 
     def _release(self, root: int) -> bool:
@@ -231,7 +231,8 @@ class PoolMetadata:
             time.sleep(_POLL_SECONDS)
         return True
 
-    def _note(self, record: dict[str, int | None]) -> None:
+    def _note(self, transaction: int, root: int | None) -> None:
+        record = {"group": self._pool.vg_uuid, "transaction": transaction, "root": root}
         save_state(self._record, json.dumps(record).encode())
 
     @contextlib.contextmanager
