@@ -193,7 +193,7 @@ def _staging(
             volume.full_name,
             "is a transfer that LVM cannot merge into its replica any more: somebody merged a"
             " snapshot into that",
-            "push again: it is removed, and the transfer starts over",
+            "push again: it is removed; what was not committed starts over",
         )
         return
     if now_seconds - mark.created_seconds > _OLD_SECONDS:
