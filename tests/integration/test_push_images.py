@@ -191,6 +191,17 @@ def test_a_dry_run_changes_nothing(site: Site) -> None:
         assert (told["event"], told["data_bytes"]) == ("dry_run", 8 * MIB)
 
 
+def test_a_dry_run_of_what_would_find_no_room_says_so(site: Site) -> None:
+    site.preludes["server"] = (
+        "from blockrep.storage.image import target; from blockrep.model.snapshots import Space;"
+        "target.space_of = lambda *_: Space(4096, 1 << 20, 1 << 62);"
+    )
+    with site.server():
+        assert_refused(site.push("--dry-run"), 6, "8.0 MiB", "1.0 MiB")
+        assert_refused(site.push("--dry-run", "--quiet"), 6)
+        assert_refused(site.push(), 6)
+
+
 def test_compression_and_list_and_delta(site: Site) -> None:
     site.source.write_bytes(b"the same line again and again\n" * 100_000)
     with site.server():

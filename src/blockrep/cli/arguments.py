@@ -114,7 +114,9 @@ def _add_push(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="tell what would be done, do nothing; with --quiet the exit code says if it could be",
+        help="tell what would be done, do nothing; the exit code says if there is a base (5: none) "
+        "and room (6: none), not what only a push is told: what the server's rules say of create, "
+        "adopt and quota_bytes",
     )
     parser.add_argument(
         "--compress",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 
 import pytest
 
-from blockrep.cli.commands.push import show_dry_run
+from blockrep.cli.commands.push import refuse_without_room, show_dry_run
+from blockrep.errors import NoSpaceError
 from blockrep.model.lineage import Mode
 from blockrep.model.snapshots import Snapshot
 from blockrep.replication.push import DryRun
@@ -58,3 +60,12 @@ def test_whoever_wants_quiet_is_told_by_the_exit_code_alone(
 ) -> None:
     show_dry_run(PLAN, options(quiet=True))
     assert capsys.readouterr().out == ""
+
+
+def test_what_does_not_fit_is_no_success() -> None:
+    refuse_without_room(PLAN, "replica:vg/lv")
+    refuse_without_room(dataclasses.replace(PLAN, free_bytes=1 << 20), "replica:vg/lv")
+    unknown = dataclasses.replace(PLAN, new_chunks=None, free_bytes=0)
+    refuse_without_room(unknown, "replica:vg/lv")  # what an adoption writes, a comparison tells
+    with pytest.raises(NoSpaceError, match=r"allocate 1\.0 MiB, 1023\.0 KiB are free"):
+        refuse_without_room(dataclasses.replace(PLAN, free_bytes=1023 << 10), "replica:vg/lv")

@@ -20,10 +20,11 @@ from blockrep.cli.running import (
 )
 from blockrep.client import operations
 from blockrep.client.retrying import Remaining, retrying
+from blockrep.errors import NoSpaceError
 from blockrep.model.lineage import Wish
 from blockrep.replication.push import DryRun, PushOptions
 
-__all__ = ["run", "show_dry_run"]
+__all__ = ["refuse_without_room", "run", "show_dry_run"]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
                     operations.dry_run(context, source, target, push_options, sink)
                 )
                 show_dry_run(plan, options)
+                refuse_without_room(plan, str(target))
                 return 0
             _, verification = run_operation(
                 retrying(
@@ -71,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
 def show_dry_run(plan: DryRun, options: argparse.Namespace) -> None:
     """Print what a push would do: a table for people, or one JSON object.
 
-    With --quiet nothing: that it could be done at all is what the exit code says.
+    With --quiet nothing: whether there is room is what the exit code says.
     """
     if options.json:
         fields = dataclasses.asdict(plan) | {"mode": plan.mode.value}
@@ -91,3 +93,19 @@ def show_dry_run(plan: DryRun, options: argparse.Namespace) -> None:
     print(f"create     {'the replica, ' if plan.creates_replica else ''}a snapshot at each end")
     for snapshot in plan.dropped:
         print(f"drop       {snapshot.name} (#{snapshot.sequence}) here")
+
+
+def refuse_without_room(plan: DryRun, target: str) -> None:
+    """Raise NoSpaceError if a push may allocate more than is free.
+
+    What else the target would refuse by (its rules, its metadata) it only tells a push.
+    """
+    needed_bytes = (plan.new_chunks or 0) * plan.chunk_bytes
+    if needed_bytes > plan.free_bytes:
+        raise NoSpaceError(
+            f"a push may allocate {format_bytes(needed_bytes)},"
+            f" {format_bytes(plan.free_bytes)} are free above the reserve",
+            where=target,
+            safe="nothing was changed",
+            next_step="make room there",
+        )
