@@ -56,3 +56,10 @@ def test_certificates_reach_the_other_host_or_stay(
             f"{host}.pem",
         ]
         assert not (here / f"{host}.key").exists(), "it is of no use there any more"
+
+
+@pytest.mark.parametrize("document", ["README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=str)
+def test_what_a_document_links_to_exists(document: str | Path) -> None:
+    path = ROOT / document
+    links = re.findall(r"\]\((?!http)([^)#]+)", path.read_text())
+    assert not [link for link in links if not (path.parent / link).exists()]
