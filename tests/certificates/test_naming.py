@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blockrep.certificates.naming import certificate_path, check_name, key_path
+from blockrep.certificates.naming import certificate_path, check_name, is_there, key_path
 from blockrep.errors import ConfigurationError
 
 
@@ -30,3 +30,15 @@ def test_what_is_no_name(name: str) -> None:
 def test_reserved_names(name: str) -> None:
     with pytest.raises(ConfigurationError, match="would be mistaken"):
         check_name(name)
+
+
+def test_what_may_not_be_looked_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_there(tmp_path)
+    assert not is_there(tmp_path / "nothing")
+
+    def refuse(_path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(ConfigurationError, match=r"cannot be looked at: Permission denied"):
+        is_there(tmp_path)

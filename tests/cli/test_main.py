@@ -98,6 +98,22 @@ def test_defects_and_interruptions_have_codes_of_their_own(
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_what_this_user_may_not_do_is_no_defect(capsys: pytest.CaptureFixture[str]) -> None:
+    error = PermissionError(13, "Permission denied", "/a/file")
+    assert main(["verify", "a/b", "c:d/e"], lambda _name: Command(error)) == 11
+    assert capsys.readouterr().err.startswith("blockrep: error: /a/file: Permission denied; ")
+
+
+def test_a_current_directory_that_was_removed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["list", "./disk.img"]) == 2
+    assert "the current directory was removed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_outside_of_an_operation_is_an_interruption(number: signal.Signals) -> None:
     waiting = (

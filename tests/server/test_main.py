@@ -90,3 +90,13 @@ def test_a_wrong_key_names_file_and_key(tmp_path: Path, capsys: pytest.CaptureFi
     message = capsys.readouterr().err
     assert "config.toml" in message
     assert "max_sessions" in message
+
+
+def test_a_current_directory_that_was_removed_is_no_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["--listen", "--config", "config.toml"]) == 2
+    assert "the current directory was removed" in capsys.readouterr().err

@@ -39,6 +39,7 @@ from blockrep.certificates.naming import (
     certificate_path,
     check_name,
     is_host_name,
+    is_there,
     key_path,
 )
 from blockrep.errors import ConfigurationError, UsageError
@@ -258,7 +259,7 @@ def end_of_validity(
 def load_authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """Return certificate and key of the authority. Raises ConfigurationError."""
     path = directory / AUTHORITY_KEY
-    if not (directory / AUTHORITY_CERTIFICATE).exists():
+    if not is_there(directory / AUTHORITY_CERTIFICATE):
         raise ConfigurationError(
             "there is no authority here",
             where=str(directory),

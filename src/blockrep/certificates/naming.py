@@ -18,6 +18,7 @@ __all__ = [
     "certificate_path",
     "check_name",
     "is_host_name",
+    "is_there",
     "key_path",
 ]
 
@@ -74,3 +75,15 @@ def certificate_path(directory: Path, name: str) -> Path:
 def key_path(directory: Path, name: str) -> Path:
     """Return where the private key of ``name`` lies."""
     return directory / f"{name}.key"
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is such a file. Raises ConfigurationError: this user may not know."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot be looked at: {error.strerror}",
+            where=str(path),
+            next_step="run as a user who may read it, such as root",
+        ) from error

@@ -17,6 +17,7 @@ from types import ModuleType
 from blockrep.cli.arguments import parse_arguments
 from blockrep.errors import BlockrepError, InternalError, InterruptedByUserError, StorageError
 from blockrep.streams import discard_output, prepare_streams
+from blockrep.surroundings import explain_surroundings
 
 __all__ = ["main"]
 
@@ -77,7 +78,7 @@ def _explained(error: BaseException) -> BlockrepError:
     if isinstance(error, KeyboardInterrupt):
         failure = InterruptedByUserError("interrupted")
     else:
-        failure = InternalError.of(
+        failure = explain_surroundings(error) or InternalError.of(
             error, next_step="run again with --debug and report what it shows"
         )
     failure.__cause__ = error

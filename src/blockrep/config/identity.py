@@ -14,6 +14,7 @@ from blockrep.certificates.naming import (
     AUTHORITY_REVOCATIONS,
     HOST_CERTIFICATE,
     Role,
+    is_there,
 )
 from blockrep.config.settings import TlsSettings
 from blockrep.errors import ConfigurationError
@@ -37,7 +38,7 @@ def find_files(tls: TlsSettings, role: Role, host_name: str) -> TlsFiles:
     """
     ca = tls.ca or tls.directory / AUTHORITY_CERTIFICATE
     crl = tls.crl
-    if crl is None and (found := ca.with_name(AUTHORITY_REVOCATIONS)).exists():
+    if crl is None and is_there(found := ca.with_name(AUTHORITY_REVOCATIONS)):
         crl = found
     if tls.certificate is not None and tls.key is not None:
         return TlsFiles(ca, tls.certificate, tls.key, crl)

@@ -26,6 +26,7 @@ from blockrep.server.listening import serve_listening
 from blockrep.server.logs import log_to_stderr, log_to_system
 from blockrep.server.stdio import serve_stdio
 from blockrep.streams import prepare_streams
+from blockrep.surroundings import explain_surroundings
 
 __all__ = ["main"]
 
@@ -84,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(InterruptedByUserError("interrupted"))
     except Exception as error:  # noqa: BLE001 - the last resort of the program
+        if (explained := explain_surroundings(error)) is not None:
+            return _fail(explained)
         *_, last = traceback.extract_tb(error.__traceback__)
         where = f"{Path(last.filename).name}:{last.lineno}"
         return _fail(InternalError.of(error, where=where, next_step="report this line"))

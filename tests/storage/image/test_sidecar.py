@@ -101,6 +101,21 @@ def test_planted_directories_are_refused(tmp_path: Path, level: str) -> None:
         image(tmp_path / "disk.img").make_directory()
 
 
+def refused(_path: Path) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def test_directories_of_another_user_are_no_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "lstat", refused)
+    with pytest.raises(StorageError, match=r"\.blockrep.*Permission denied.*such as root"):
+        image(tmp_path / "disk.img").stat()
+    monkeypatch.setattr(Path, "is_dir", refused)
+    with pytest.raises(StorageError, match="cannot be listed: Permission denied"):
+        image(tmp_path / "disk.img").ours()
+
+
 def test_probing_leaves_nothing_behind(tmp_path: Path) -> None:
     image(tmp_path / "disk.img").can_clone()
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ import re
 import stat
 from pathlib import Path
 
-from blockrep.errors import VolumeError
+from blockrep.errors import StorageError, VolumeError
 from blockrep.model.extents import Extent
 from blockrep.model.names import VolumeName
 from blockrep.storage.files import make_directories, opened_fd, write_full
@@ -58,6 +58,7 @@ class ImageFile:
         Raises:
             VolumeError: it is not a plain file, is one of ours, or its directory does not exist;
                 or the directories of ours are not to be trusted.
+            StorageError: they are closed to this user.
         """
         self._check_directories()
         if DIRECTORY_NAME in self.path.parts:
@@ -150,10 +151,20 @@ class ImageFile:
         return (*reversed(self.directory.parents[:2]), self.directory)
 
     def _check_directories(self) -> None:
-        """Refuse directories that another user could have planted, or planted something in."""
+        """Refuse directories that another user could have planted, or planted something in.
+
+        Raises VolumeError; StorageError: they are another user's, and closed to this one.
+        """
         for directory in self._directories():
             try:
                 found = directory.lstat()
+            except PermissionError as error:
+                raise StorageError(
+                    f"what blockrep keeps beside the image cannot be looked at: {error.strerror}",
+                    where=str(directory),
+                    safe="nothing was changed",
+                    next_step="run as the user who replicated this image before, such as root",
+                ) from error
             except OSError:
                 return  # not there, and so nothing below it
             trusted = found.st_uid in {0, os.geteuid()} and not found.st_mode & 0o022
@@ -168,8 +179,8 @@ class ImageFile:
     def ours(self) -> dict[str, list[Path]]:
         """Return the files of ours that belong to snapshots, by snapshot id."""
         found: dict[str, list[Path]] = {}
-        if self.directory.is_dir():
-            with io_errors("cannot be listed", self.directory):
+        with io_errors("cannot be listed", self.directory):
+            if self.directory.is_dir():
                 for path in sorted(self.directory.iterdir()):
                     if match := _OURS.fullmatch(path.name):
                         found.setdefault(match[1], []).append(path)
