@@ -58,6 +58,29 @@ def test_an_allowed_volume_is_what_the_configuration_says(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("identity", "volume", "operation", "told", "untold"),
+    [
+        ("origin", "vg/secret", "push", ["[clients.origin]"], ["image_directory", "needs a rule"]),
+        ("user:root", "/a.img", "push", ['[clients."user:root"]', "image_directory"], []),
+        ("a.example", "./a.img", "verify", ['[clients."a.example"]', "absolute path"], []),
+        ("origin", "vg/lv2", "pull", ["[clients.origin]", "pull always needs a rule"], []),
+    ],
+)
+def test_a_refusal_names_who_asked_and_what_is_needed(
+    tmp_path: Path, identity: str, volume: str, operation: str, told: list[str], untold: list[str]
+) -> None:
+    async def scenario() -> str:
+        with pytest.raises(RefusedError) as refused:
+            async with gate(tmp_path, [], []).open(identity, volume, operation):
+                pass
+        return str(refused.value.next_step)
+
+    advice = run_virtual(scenario())
+    assert all(word in advice for word in told)
+    assert not any(word in advice for word in untold)
+
+
+@pytest.mark.parametrize(
     "request_of",
     [("other", "vg/lv", "push"), ("origin", "vg/else", "push"), ("origin", "vg/lv", "format")],
 )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import re
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from blockrep.config.access import DEFAULT_OPERATIONS
 from blockrep.errors import BusyError, RefusedError
 from blockrep.model.names import VolumeName
 from blockrep.replication.pacing import RateLimiter
@@ -21,6 +24,7 @@ from blockrep.storage.locks import VolumeLock, lock_key
 __all__ = ["Authorize", "Permission", "TargetGate"]
 
 _POLL_SECONDS = 0.25
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")  # of TOML
 
 
 class Permission(Protocol):
@@ -68,6 +72,22 @@ Authorize = Callable[[str, str, str], Permission | None]
 
 Unknown and forbidden alike.
 """
+
+
+def _advice(identity: str, volume: str, operation: str) -> str:
+    """Return what to do about a refusal: from what the client said itself, not what there is."""
+    key = identity if _BARE_KEY.fullmatch(identity) else json.dumps(identity, ensure_ascii=False)
+    advice = [
+        f"check the name, and what the server's configuration allows this client: [clients.{key}]"
+    ]
+    if volume.startswith(("/", ".")):
+        advice.append(
+            "image files need a rule there with the absolute path,"
+            " or no [clients] at all and image_directory in [server]"
+        )
+    if operation not in DEFAULT_OPERATIONS:
+        advice.append(f"{operation} always needs a rule")
+    return "; ".join(advice)
 
 
 class TargetGate:
@@ -162,7 +182,7 @@ class TargetGate:
                 f"{operation} is not allowed, or there is no such volume",
                 where=volume,
                 safe="nothing was changed",
-                next_step="check the name, and what the server's configuration allows this client",
+                next_step=_advice(identity, volume, operation),
             )
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder = f"{operation} by {identity} from {self._address} since {since}"
