@@ -205,7 +205,7 @@ class TestWhatAClientIsTold:
                 ConfigurationError, match=r"certificate expired on \w+ .* GMT"
             ) as caught:
                 await attempt(server.port, hosts.client())
-            assert str(caught.value).endswith("issue a new one with: blockrep certs issue old")
+            assert str(caught.value).endswith("copy it to its host: blockrep certs renew old")
             assert f"127.0.0.1:{server.port}" in str(caught.value)
 
     async def test_server_certificate_of_tomorrow(self, hosts: Hosts) -> None:
@@ -298,7 +298,8 @@ class TestAClientThatIsRefused:
         client = hosts.host("late", Role.CLIENT, days=1, now=NOW - dt.timedelta(days=5))
         told, logged = await self.refusal(client, hosts.server())
         assert "it has expired" in told
-        assert "issue a new one with: blockrep certs issue late" in logged
+        assert "copy it to its host: blockrep certs renew late" in logged
+        assert "blockrep certs renew NAME" in told
 
     async def test_not_yet_valid(self, hosts: Hosts) -> None:
         client = hosts.host("early", Role.CLIENT, now=NOW + dt.timedelta(days=1))

@@ -6,10 +6,11 @@ import datetime as dt
 from collections.abc import Iterable
 from pathlib import Path
 
-from blockrep.certificates.describe import describe, expires_soon
+from blockrep.certificates.describe import CertificateInfo, describe, expires_soon
+from blockrep.certificates.naming import Role
 from blockrep.errors import ConfigurationError
 
-__all__ = ["expiry_warnings"]
+__all__ = ["expiry_warnings", "renewal_advice"]
 
 
 def expiry_warnings(paths: Iterable[Path], now: dt.datetime) -> list[str]:
@@ -28,6 +29,19 @@ def expiry_warnings(paths: Iterable[Path], now: dt.datetime) -> list[str]:
             when = "has expired" if info.not_after <= now else left
             warnings.append(
                 f"{path}: the certificate {when} ({info.not_after:%Y-%m-%d %H:%M} UTC);"
-                " renew it: blockrep peer renew, or blockrep certs renew where the authority is"
+                f" {renewal_advice(info, now)}"
             )
     return warnings
+
+
+def renewal_advice(info: CertificateInfo, now: dt.datetime) -> str:
+    """Return how this certificate is renewed: one of a client can ask for it until it expires."""
+    if info.is_authority:
+        return "a new authority and new certificates are needed: certs/README.md, A lost key"
+    name = info.names[0] if info.names else "NAME"
+    there = f"blockrep certs renew {name} where the authority is, and copy it here"
+    if Role.SERVER in info.roles:
+        there += "; then reload the server"
+    if Role.CLIENT in info.roles and info.not_after > now:
+        return f"renew it: blockrep peer renew HOST, or {there}"
+    return f"renew it: {there}"

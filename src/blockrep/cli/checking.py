@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from blockrep.certificates.describe import describe, expires_soon
+from blockrep.certificates.expiry import renewal_advice
 from blockrep.certificates.naming import Role
 from blockrep.config.identity import find_files
 from blockrep.config.settings import Settings
@@ -78,7 +79,7 @@ def _check_certificate(path: Path, now: dt.datetime) -> Finding:
     except BlockrepError as error:
         return Finding.of_error(error)
     exit_code = ConfigurationError.exit_code
-    renew = "blockrep peer renew HOST, or blockrep certs renew where the authority is"
+    renew = renewal_advice(info, now)
     until = f"{info.not_after:%Y-%m-%d}"
     if info.not_after <= now:
         return Finding(Level.ERROR, str(path), f"expired on {until}", renew, exit_code)

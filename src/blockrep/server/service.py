@@ -32,7 +32,7 @@ _log = logging.getLogger("blockrep.server")
 _FEATURES = ("zstd",)
 _ASK = "ask who administers the server"
 _EXPIRED = "the client's certificate has expired"
-_RENEW = "issue a new one with: blockrep certs issue"
+_RENEW = "renew it where the authority is, and copy it to its host: blockrep certs renew"
 _REVOKED = "the client's certificate was revoked"
 _LOOK_AGAIN_SECONDS = 3600.0
 #: Whoever is told why he is refused is waited for: for seconds, if he does not hang up.
@@ -254,7 +254,8 @@ class Service:
         if peer.serial in self._revoked:
             return RefusedError(_REVOKED, safe="nothing was changed", next_step=_ASK)
         if 0 < peer.not_after_seconds <= self._now_seconds():
-            return RefusedError(_EXPIRED, safe="nothing was changed", next_step=_RENEW)
+            next_step = f"{_RENEW} {peer.identity}"
+            return RefusedError(_EXPIRED, safe="nothing was changed", next_step=next_step)
         admitted = [one.peer.identity for one in self._sessions.values() if one.admitted]
         settings = self._settings
         if len(admitted) >= settings.max_sessions:

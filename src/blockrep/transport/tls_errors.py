@@ -22,7 +22,9 @@ _EXPIRED, _NOT_YET_VALID, _REVOKED, _WRONG_PURPOSE, _NO_CRL, _CRL_EXPIRED = 10, 
 _WRONG_NAMES = frozenset({62, 64})  # host name, IP address
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
 
-_ISSUE = "issue a new one with: blockrep certs issue"
+_ISSUE = "move its files away, then issue a new one with: blockrep certs issue"
+#: An expired certificate cannot ask for its own successor: no handshake succeeds with it.
+_RENEW = "renew it where the authority is, and copy it to its host: blockrep certs renew"
 _SAME_AUTHORITY = "both hosts need certificates of the same authority (the same ca.pem)"
 
 #: Alerts of a peer that does not like our certificate: what it says, what to do.
@@ -33,7 +35,7 @@ _REFUSALS: Mapping[str, tuple[str, str]] = {
     ),
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": (
         "it has expired, or the clocks of the two hosts differ",
-        _ISSUE,
+        f"{_RENEW} NAME",
     ),
     "SSLV3_ALERT_CERTIFICATE_REVOKED": ("it is revoked", _ISSUE),
     "TLSV1_ALERT_UNKNOWN_CA": ("the authority that issued it is not known there", _SAME_AUTHORITY),
@@ -156,7 +158,7 @@ def _explain_verification(
         when = f" on {certificate['notAfter']}" if "notAfter" in certificate else ""
         what, next_step = (
             f"the certificate expired{when}",
-            f"{_ISSUE} {names.split(', ')[0]}".rstrip(),
+            f"{_RENEW} {names.split(', ')[0] or 'NAME'}",
         )
     elif code == _NOT_YET_VALID:
         when = f" before {certificate['notBefore']}" if "notBefore" in certificate else ""
