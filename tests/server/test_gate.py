@@ -58,26 +58,26 @@ def test_an_allowed_volume_is_what_the_configuration_says(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("identity", "volume", "operation", "told", "untold"),
+    ("identity", "operation", "told"),
     [
-        ("origin", "vg/secret", "push", ["[clients.origin]"], ["image_directory", "needs a rule"]),
-        ("user:root", "/a.img", "push", ['[clients."user:root"]', "image_directory"], []),
-        ("a.example", "./a.img", "verify", ['[clients."a.example"]', "absolute path"], []),
-        ("origin", "vg/lv2", "pull", ["[clients.origin]", "pull always needs a rule"], []),
+        ("origin", "push", "push may need a rule in [clients.origin]"),
+        ("user:root", "verify", 'verify may need a rule in [clients."user:root"]'),
+        ("a.example", "pull", 'pull needs a rule in [clients."a.example"]'),
     ],
 )
 def test_a_refusal_names_who_asked_and_what_is_needed(
-    tmp_path: Path, identity: str, volume: str, operation: str, told: list[str], untold: list[str]
+    tmp_path: Path, identity: str, operation: str, told: str
 ) -> None:
-    async def scenario() -> str:
+    async def advice(volume: str) -> str | None:
         with pytest.raises(RefusedError) as refused:
             async with gate(tmp_path, [], []).open(identity, volume, operation):
                 pass
-        return str(refused.value.next_step)
+        return refused.value.next_step
 
-    advice = run_virtual(scenario())
-    assert all(word in advice for word in told)
-    assert not any(word in advice for word in untold)
+    (found,) = {run_virtual(advice(volume)) for volume in ("vg/secret", "/a.img", "./a.img")}
+    assert found is not None
+    assert told in found
+    assert "image_directory" in found
 
 
 @pytest.mark.parametrize(

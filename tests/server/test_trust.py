@@ -21,7 +21,7 @@ from blockrep.certificates.invitations import Invitations
 from blockrep.certificates.naming import Role
 from blockrep.certificates.renewal import renew
 from blockrep.certificates.revocation import revoke
-from blockrep.errors import BlockrepError
+from blockrep.errors import BlockrepError, ConfigurationError
 from blockrep.server import trust as module
 from blockrep.server.service import Service
 from blockrep.server.trust import TrustInForce, read_trust
@@ -296,3 +296,28 @@ def test_the_end_of_the_servers_certificate_is_told_every_day(
         warning.cancel()
 
     run_virtual(scenario())
+
+
+def give_server(server: Listening, roles: list[Role], now: dt.datetime | None = None) -> None:
+    for suffix in ("pem", "key"):
+        (server.certs / f"localhost.{suffix}").unlink()
+    issue(server.certs, "localhost", roles, days=3, now=now)
+
+
+def test_a_certificate_for_clients_alone_serves_nobody(server: Listening) -> None:
+    give_server(server, [Role.CLIENT])
+    with pytest.raises(ConfigurationError, match=r"clients only.*issue localhost --server"):
+        read_trust(server.load())
+    give_server(server, [Role.CLIENT, Role.SERVER])
+    read_trust(server.load())
+
+
+def test_an_expired_certificate_is_an_error_in_the_log(
+    server: Listening, caplog: pytest.LogCaptureFixture
+) -> None:
+    give_server(server, [Role.SERVER], dt.datetime.now(dt.UTC) - dt.timedelta(days=5))
+    read_trust(server.load()).warn_of_expiry()
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert "blockrep certs renew localhost" in record.getMessage()
+    assert record.getMessage().endswith("every client refuses this server")

@@ -74,20 +74,14 @@ Unknown and forbidden alike.
 """
 
 
-def _advice(identity: str, volume: str, operation: str) -> str:
-    """Return what to do about a refusal: from what the client said itself, not what there is."""
+def _advice(identity: str, operation: str) -> str:
+    """Return what to do about a refusal: the same for every name, so it tells of no volume."""
     key = identity if _BARE_KEY.fullmatch(identity) else json.dumps(identity, ensure_ascii=False)
-    advice = [
-        f"check the name, and what the server's configuration allows this client: [clients.{key}]"
-    ]
-    if volume.startswith(("/", ".")):
-        advice.append(
-            "image files need a rule there with the absolute path,"
-            " or no [clients] at all and image_directory in [server]"
-        )
-    if operation not in DEFAULT_OPERATIONS:
-        advice.append(f"{operation} always needs a rule")
-    return "; ".join(advice)
+    rule = "needs" if operation not in DEFAULT_OPERATIONS else "may need"
+    return (
+        f"check the name; {operation} {rule} a rule in [clients.{key}] of the server's"
+        " configuration (without any [clients], image files need image_directory in [server])"
+    )
 
 
 class TargetGate:
@@ -182,7 +176,7 @@ class TargetGate:
                 f"{operation} is not allowed, or there is no such volume",
                 where=volume,
                 safe="nothing was changed",
-                next_step=_advice(identity, volume, operation),
+                next_step=_advice(identity, operation),
             )
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder = f"{operation} by {identity} from {self._address} since {since}"

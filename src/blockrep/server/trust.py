@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from blockrep.certificates.describe import describe
 from blockrep.certificates.expiry import expiry_warnings
 from blockrep.certificates.invitations import Invitations
 from blockrep.certificates.naming import (
@@ -27,7 +28,7 @@ from blockrep.certificates.naming import (
 from blockrep.certificates.revocation import serials_on
 from blockrep.config.identity import find_files
 from blockrep.config.settings import Settings
-from blockrep.errors import BlockrepError
+from blockrep.errors import BlockrepError, ConfigurationError
 from blockrep.replication.receiver import AuditSink
 from blockrep.server.joining import JoinDesk
 from blockrep.server.service import Service
@@ -67,10 +68,14 @@ class Trust:
     joins: Joins | None
 
     def warn_of_expiry(self) -> None:
-        """Log which certificates will soon stop replication."""
-        paths = (self.files.ca, self.files.certificate)
-        for warning in expiry_warnings(paths, dt.datetime.now(dt.UTC)):
-            _log.warning(warning)
+        """Log which certificates will soon stop replication, or have."""
+        now = dt.datetime.now(dt.UTC)
+        for path in (self.files.ca, self.files.certificate):
+            for warning in expiry_warnings([path], now):
+                if describe(path).not_after <= now:
+                    _log.error("%s. Until then every client refuses this server", warning)
+                else:
+                    _log.warning(warning)
 
 
 def read_trust(settings: Settings) -> Trust:
@@ -83,6 +88,7 @@ def read_trust(settings: Settings) -> Trust:
     listed = _state_of(path)
     files = find_files(settings.tls, Role.SERVER, socket.gethostname())
     context = server_context(files)
+    _check_role(files.certificate)
     return Trust(settings, files, listed, serials_on(path), context, _joins(settings, files))
 
 
@@ -168,6 +174,20 @@ class TrustInForce:
         self.apply(trust)
         _log.info("%s: the revocation list holds, %d serials", path, len(trust.revoked))
         audit("revocation", {"done": True, "serials": len(trust.revoked)})
+
+
+def _check_role(path: Path) -> None:
+    """Raise ConfigurationError for a certificate that every client would refuse."""
+    info = describe(path)
+    if Role.SERVER not in info.roles:
+        name = info.names[0] if info.names else "NAME"
+        raise ConfigurationError(
+            "is a certificate for clients only: every client would refuse this server",
+            where=str(path),
+            next_step="where the authority is, move its files away, make one for both with:"
+            f" blockrep certs issue {name} --server --client, and copy it here;"
+            " or name another one in [tls]",
+        )
 
 
 def _revocations(settings: Settings) -> Path:
