@@ -8,7 +8,7 @@ import pytest
 
 from blockrep.certificates.authority import create_authority, issue
 from blockrep.certificates.naming import Role
-from blockrep.config.identity import find_files
+from blockrep.config.identity import certificate_with, find_files
 from blockrep.config.settings import TlsSettings
 from blockrep.errors import ConfigurationError
 
@@ -90,3 +90,18 @@ def test_none_is_told_with_the_command_that_makes_one(certs: Path) -> None:
         chosen(certs, Role.CLIENT)
     with pytest.raises(ConfigurationError, match="no certificate of this host"):
         chosen(certs / "missing", Role.SERVER)
+
+
+def test_what_is_taken_once_a_certificate_comes(certs: Path) -> None:
+    coming = certs / "new.pem"
+    tls = TlsSettings(certs)
+    assert certificate_with(tls, "elsewhere", coming) == coming
+    issue(certs, "replica", [Role.SERVER])
+    assert certificate_with(tls, "elsewhere", coming) == coming  # the other one is no client's
+    assert certificate_with(tls, "replica.example", coming) == certs / "replica.pem"
+    assert certificate_with(tls, "new", coming) == coming
+    issue(certs, "origin", [Role.CLIENT])
+    with pytest.raises(ConfigurationError, match=r"which .* origin\.pem, new\.pem"):
+        certificate_with(tls, "elsewhere", coming)
+    named = TlsSettings(certs, None, certs / "origin.pem", certs / "origin.key", None)
+    assert certificate_with(named, "new", coming) == certs / "origin.pem"

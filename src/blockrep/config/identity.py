@@ -20,7 +20,7 @@ from blockrep.config.settings import TlsSettings
 from blockrep.errors import ConfigurationError
 from blockrep.transport.tls_files import TlsFiles
 
-__all__ = ["find_files"]
+__all__ = ["certificate_with", "find_files"]
 
 
 def find_files(tls: TlsSettings, role: Role, host_name: str) -> TlsFiles:
@@ -46,12 +46,25 @@ def find_files(tls: TlsSettings, role: Role, host_name: str) -> TlsFiles:
     return TlsFiles(ca, certificate, certificate.with_suffix(".key"), crl)
 
 
-def _choose(directory: Path, role: Role, host_name: str) -> Path:
+def certificate_with(tls: TlsSettings, host_name: str, coming: Path) -> Path:
+    """Return the certificate that a client will take once it has got ``coming``.
+
+    Raises:
+        ConfigurationError: there would be several, and nothing that tells which.
+    """
+    if tls.certificate is not None and tls.key is not None:
+        return tls.certificate
+    return _choose(tls.directory, Role.CLIENT, host_name, coming)
+
+
+def _choose(directory: Path, role: Role, host_name: str, coming: Path | None = None) -> Path:
     candidates = [
         path
         for path in sorted(directory.glob("*.pem"))
         if path.name != AUTHORITY_CERTIFICATE and path.with_suffix(".key").exists()
     ]
+    if coming is not None and coming not in candidates:
+        candidates.append(coming)
     own = directory / HOST_CERTIFICATE
     if own in candidates:
         return own
@@ -67,14 +80,16 @@ def _choose(directory: Path, role: Role, host_name: str) -> Path:
     for name in (host_name, host_name.partition(".")[0]):
         if (named := directory / f"{name.lower()}.pem") in candidates:
             return named
-    return _choose_by_role(directory, candidates, role)
+    return _choose_by_role(directory, candidates, role, coming)
 
 
-def _choose_by_role(directory: Path, candidates: list[Path], role: Role) -> Path:
+def _choose_by_role(
+    directory: Path, candidates: list[Path], role: Role, coming: Path | None
+) -> Path:
     # Loaded only here: cryptography takes longer to load than a small push has to wait.
     from blockrep.certificates.describe import describe  # noqa: PLC0415
 
-    fitting = [path for path in candidates if role in describe(path).roles]
+    fitting = [path for path in candidates if path == coming or role in describe(path).roles]
     if len(fitting) == 1:
         return fitting[0]
     names = ", ".join(path.name for path in fitting or candidates)

@@ -102,3 +102,32 @@ def test_who_joined_is_told_a_target_that_reaches_the_same_server(
     assert capsys.readouterr().out.endswith(f"next: blockrep push VG/LV {target}\n")
     parsed = parse_target(target)
     assert (parsed.host, parsed.port) == (host, port)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["beside", "in [tls]"])
+def test_a_certificate_that_would_not_be_taken_is_told_before_the_token_is_used(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, tls: bool
+) -> None:
+    async def join(_token: Token, _ask: object, directory: Path) -> Path:
+        joined.append(directory)
+        return directory / "alpha.pem"
+
+    joined: list[Path] = []
+    monkeypatch.setattr(joining, "join", join)
+    certificates = config.parent / "certs"
+    create_authority(certificates)
+    issue(certificates, "origin", [Role.CLIENT])
+    if tls:
+        with config.open("a") as file:
+            file.write("[tls]\ncertificate = 'certs/origin.pem'\nkey = 'certs/origin.key'\n")
+    token = Token("replica", 8733, "replica", b"", "alpha", "0" * 16, b"").encode()
+    assert main(["peer", "join", token, "--config", str(config)]) == 3
+    told = capsys.readouterr().err
+    assert ("pushes would take this certificate" in told) == tls
+    assert "the token was not used" in told
+    assert "--directory DIR" in told
+    assert not joined
+    other = str(config.parent / "other")
+    assert main(["peer", "join", token, "--directory", other, "--config", str(config)]) == 0
+    assert f"[tls] directory = '{other}'" in capsys.readouterr().out
+    assert joined == [Path(other)]

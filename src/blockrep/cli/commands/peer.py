@@ -20,7 +20,7 @@ from blockrep.certificates.naming import Role, certificate_path, check_name, key
 from blockrep.certificates.revocation import revoke
 from blockrep.cli.running import run_operation, settings_of
 from blockrep.client import joining
-from blockrep.config.identity import find_files
+from blockrep.config.identity import certificate_with, find_files
 from blockrep.config.settings import Settings, TlsSettings
 from blockrep.config.values import Address, parse_address
 from blockrep.errors import ConfigurationError, UsageError
@@ -94,11 +94,37 @@ def _join(options: argparse.Namespace, settings: Settings, directory: Path) -> N
     from_input = options.token == "-"  # noqa: S105 - what says that it comes from elsewhere
     text = sys.stdin.readline() if from_input else options.token
     token = Token.decode(text)
+    elsewhere = directory.absolute() != settings.tls.directory
+    if not elsewhere:
+        _check_use(settings, certificate_path(directory, token.name))
     seconds = settings.client.connect_timeout_seconds
     asking = functools.partial(_ask, Address(token.host, token.port), token.server_name, seconds)
     path = run_operation(joining.join(token, asking, directory))
     print(f"wrote {path} and its key; this host is {path.stem} to {token.server_name}")
+    if elsewhere:
+        print(f"to have it taken: in a configuration (--config), [tls] directory = '{directory}'")
     print(f"next: blockrep push VG/LV {_target_at(Address(token.host, token.port), settings)}")
+
+
+def _check_use(settings: Settings, coming: Path) -> None:
+    """See that pushes will take the new certificate, while the token can still be used elsewhere.
+
+    Raises ConfigurationError: they would take another one, or not know which.
+    """
+    try:
+        taken = certificate_with(settings.tls, socket.gethostname(), coming)
+        if taken == coming:
+            return
+        what, where = f"pushes would take this certificate, not {coming.name}", taken
+    except ConfigurationError as error:
+        what, where = f"beside it, {coming.name} would not be taken: {error.what}", coming.parent
+    raise ConfigurationError(
+        what,
+        where=str(where),
+        safe="the token was not used, and nothing was written",
+        next_step="move the other files away; or join with --directory DIR, and push with a"
+        " configuration whose [tls] names that folder",
+    )
 
 
 def _target_at(server: Address, settings: Settings) -> str:
