@@ -237,3 +237,10 @@ def test_patterns(text: str) -> None:
 def test_what_is_no_pattern(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         check_pattern(text)
+
+
+@pytest.mark.parametrize("text", ["vm.img", "./vm.img"])
+def test_a_rule_is_advised_to_have_an_absolute_path(text: str) -> None:
+    with pytest.raises(ValueError, match="an absolute path") as refused:
+        check_pattern(text)
+    assert "starts with" not in str(refused.value)

@@ -181,7 +181,12 @@ def check_pattern(text: str) -> str:
     if text.count("*") > 1:
         msg = f"{text[:80]!r} has more than one *"
         raise ValueError(msg)
-    volume = parse_volume(text.replace("*", "x"))
+    try:
+        volume = parse_volume(text.replace("*", "x"))
+    except ValueError as error:
+        # What a client may type, a rule may not: there is no folder that it would count from.
+        msg = str(error).replace("a path that starts with / or .", "an absolute path")
+        raise ValueError(msg) from error
     if not volume.is_lvm and (".." in PurePosixPath(text).parts or not text.startswith("/")):
         msg = f"{text[:80]!r} is not an absolute path without .."
         raise ValueError(msg)
