@@ -1,8 +1,9 @@
-"""list shows snapshots newest first, each with its base and its age."""
+"""list shows snapshots newest first, each with its age and what it is held for."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -23,22 +24,18 @@ def snapshot(sequence: int, *, committed: bool = True) -> Snapshot:
     )
 
 
-def test_the_newest_comes_first_with_its_base() -> None:
+def test_the_newest_comes_first_with_what_it_is_held_for() -> None:
     heading, newest, oldest = table([snapshot(1), snapshot(2, committed=False)], 1000 + 7200)
-    assert heading.split() == ["#", "ID", "BASE", "SIZE", "ALLOCATED", "AGE", "STATE", "NAME"]
-    assert newest.split() == [
-        "2",
-        "22222222",
-        "11111111",
-        "1.0",
-        "GiB",
-        "-",
-        "2",
-        "h",
-        "pending",
-        "br_2",
-    ]
-    assert oldest.split() == ["1", "11111111", "-", "1.0", "GiB", "-", "2", "h", "good", "br_1"]
+    words = ["#", "ID", "SIZE", "ALLOCATED", "AGE", "STATE", "NAME", "TARGET"]
+    assert heading.split() == words
+    assert newest.split() == ["2", "22222222", "1.0", "GiB", "-", "2", "h", "pending", "br_2", "t"]
+    assert oldest.split() == ["1", "11111111", "1.0", "GiB", "-", "2", "h", "good", "br_1", "t"]
+
+
+def test_what_a_replica_holds_is_held_for_nobody() -> None:
+    heading, good = table([dataclasses.replace(snapshot(1), target="")], 1000)
+    assert heading.split()[-1] == "NAME"
+    assert good.split()[-1] == "br_1"
 
 
 def test_no_snapshots_are_told() -> None:

@@ -78,28 +78,31 @@ def _goods_of(volume: VolumeName, settings: Settings) -> list[Snapshot]:
 
 
 def table(snapshots: list[Snapshot], now_seconds: float) -> list[str]:
-    """Return one line for each snapshot, newest first, under a heading."""
+    """Return one line for each snapshot, newest first, under a heading.
+
+    A source's snapshots are told with what they are held for.
+    """
     if not snapshots:
         return ["no snapshots"]
-    rows = [("#", "ID", "BASE", "SIZE", "ALLOCATED", "AGE", "STATE", "NAME")]
-    ordered = sorted(snapshots, key=lambda one: one.sequence)
-    bases = ["-", *(one.id[:8] for one in ordered[:-1])]
-    for one, base in reversed(list(zip(ordered, bases, strict=True))):
+    with_target = any(one.target for one in snapshots)
+    rows = [("#", "ID", "SIZE", "ALLOCATED", "AGE", "STATE", "NAME", "TARGET")]
+    for one in sorted(snapshots, key=lambda one: one.sequence, reverse=True):
         allocated = format_bytes(one.allocated_bytes) if one.allocated_bytes >= 0 else "-"
         rows.append(
             (
                 str(one.sequence),
                 one.id[:8],
-                base,
                 format_bytes(one.size_bytes),
                 allocated,
                 format_age(now_seconds - one.created_seconds),
                 "good" if one.committed else "pending",
                 one.name or "-",
+                one.target or "-",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    columns = len(rows[0]) if with_target else len(rows[0]) - 1
+    widths = [max(len(row[column]) for row in rows) for column in range(columns)]
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
         for row in rows
     ]
