@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -56,3 +57,39 @@ def test_an_error_ends_with_its_code(program: str) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert "error: " in done.stderr
+
+
+#: Is interrupted while it loads.
+INTERRUPTED = """
+import os, signal, sys
+program, module = sys.argv[1:]
+del sys.argv[1:]
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from blockrep import programs
+sys.exit(getattr(programs, program)())
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "module"), [("client", "blockrep.cli.main"), ("server", "blockrep.server.main")]
+)
+@pytest.mark.parametrize("ignored", [False, True], ids=["heard", "ignored"])
+def test_an_interruption_while_it_loads_is_quiet(
+    program: str, module: str, *, ignored: bool
+) -> None:
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
+    argv = [sys.executable, "-c", INTERRUPTED, program, module]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, timeout=60, preexec_fn=prepare
+    )
+    if ignored:
+        assert done.returncode == 2  # as if nothing had come
+        return
+    assert done.returncode == -signal.SIGINT  # to a shell: 130
+    assert done.stderr == ""

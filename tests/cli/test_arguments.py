@@ -63,6 +63,21 @@ def test_what_is_missing_or_unknown_is_told_with_where_to_look(words: list[str])
 
 
 @pytest.mark.parametrize(
+    ("words", "program"),
+    [
+        ("--nonsense push a b", "blockrep"),
+        ("push a b --nonsense", "blockrep push"),
+        ("push a b c", "blockrep push"),
+        ("certs issue a --nonsense", "blockrep certs issue"),
+    ],
+)
+def test_what_is_left_over_is_told_with_the_help_of_its_command(words: str, program: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_arguments(words.split())
+    assert caught.value.next_step == f"see {program} --help"
+
+
+@pytest.mark.parametrize(
     ("words", "text"),
     [
         ("--help", TARGET_FORMS),

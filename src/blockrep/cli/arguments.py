@@ -23,6 +23,15 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, next_step=f"see {self.prog} --help")
 
+    def parse_known_args(  # type: ignore[override] # of its overloads, those that are used
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Refuse what is left over, here: argparse would have the whole program's parser do it."""
+        found, left = super().parse_known_args(args, namespace)
+        if left:
+            self.error(f"unrecognized arguments: {' '.join(left)}")
+        return found, left
+
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; the attribute ``command`` says which command it is.
@@ -211,7 +220,10 @@ def _add_delta(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = _command(
-        commands, "doctor", "check this host and what is left behind, and say what helps"
+        commands,
+        "doctor",
+        "check this host and what is left behind, and say what helps; the exit code is that of the "
+        "first error, 0 where there are warnings alone",
     )
     parser.add_argument(
         "target", nargs="?", metavar="TARGET", help="see whether it can be reached and asked, too"
@@ -270,7 +282,10 @@ def _add_authorize(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="what the client may ask for, and the volume that it stands for; several allowed",
     )
     parser.add_argument(
-        "--operations", metavar="WORDS", help="out of push,verify,list,pull,prune; default: 3 first"
+        "--operations",
+        action="append",
+        metavar="WORDS",
+        help="out of push,verify,list,pull,prune; default: 3 first; several allowed",
     )
     parser.add_argument("--key", type=Path, metavar="FILE", help="the client's public SSH key")
     parser.add_argument(

@@ -54,10 +54,12 @@ def test_the_line_goes_to_output_and_the_rules_beside_it(
 
 def test_the_rules_alone_are_toml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--target", "mine/*=vg/alpha-*", "--target", '/b/a "x" \\ ä=/srv/a=b', "--toml"]
-    assert main(["authorize", "a.example", *words, "--operations", "list,prune"]) == 0
+    words += ["--operations", "prune", "--operations", "list,prune"]
+    assert main(["authorize", "a.example", *words]) == 0
     output = capsys.readouterr()
     assert output.err == ""
     assert list(tomllib.loads(output.out)["clients"]) == ["a.example"]
+    assert output.out.count('operations = ["prune", "list"]') == 2
     policy = policy_of(output.out, tmp_path)
     for asked, volume in (("mine/x", "vg/alpha-x"), ('/b/a "x" \\ ä', "/srv/a=b")):
         for operation in ("list", "prune"):

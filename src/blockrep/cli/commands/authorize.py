@@ -72,8 +72,10 @@ def _row(target: str, words: str) -> str:
     return f"  {{ name = {_quoted(name)}{mapped}, operations = [{words}] }},"
 
 
-def _operations(text: str | None) -> list[str]:
-    words = list(DEFAULT_OPERATIONS) if text is None else text.split(",")
+def _operations(texts: Sequence[str] | None) -> list[str]:
+    if texts is None:
+        return list(DEFAULT_OPERATIONS)
+    words = list(dict.fromkeys(word for text in texts for word in text.split(",")))
     for word in words:
         if word not in OPERATIONS:
             raise UsageError(
