@@ -1,4 +1,4 @@
-"""list shows snapshots newest first, each with its age and what it is held for."""
+"""list shows snapshots newest first: each with its base, its age, and what it is held for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,10 +27,41 @@ def snapshot(sequence: int, *, committed: bool = True) -> Snapshot:
 
 def test_the_newest_comes_first_with_what_it_is_held_for() -> None:
     heading, newest, oldest = table([snapshot(1), snapshot(2, committed=False)], 1000 + 7200)
-    words = ["#", "ID", "SIZE", "ALLOCATED", "AGE", "STATE", "NAME", "TARGET"]
+    words = ["#", "ID", "BASE", "SIZE", "ALLOCATED", "AGE", "STATE", "NAME", "TARGET"]
     assert heading.split() == words
-    assert newest.split() == ["2", "22222222", "1.0", "GiB", "-", "2", "h", "pending", "br_2", "t"]
-    assert oldest.split() == ["1", "11111111", "1.0", "GiB", "-", "2", "h", "good", "br_1", "t"]
+    assert newest.split() == [
+        "2",
+        "22222222",
+        "11111111",
+        "1.0",
+        "GiB",
+        "-",
+        "2",
+        "h",
+        "pending",
+        "br_2",
+        "t",
+    ]
+    assert oldest.split() == [
+        "1",
+        "11111111",
+        "-",
+        "1.0",
+        "GiB",
+        "-",
+        "2",
+        "h",
+        "good",
+        "br_1",
+        "t",
+    ]
+
+
+@pytest.mark.parametrize("other", [{"lineage": "b" * 32}, {"target": "other"}, {"sequence": 3}])
+def test_only_the_one_before_it_of_its_lineage_is_its_base(other: dict[str, Any]) -> None:
+    """Snapshots for other targets have nothing to do with it, and what is gone is not made up."""
+    lines = table([snapshot(1), dataclasses.replace(snapshot(2), **other)], 1000)[1:]
+    assert [line.split()[2] for line in lines] == ["-", "-"]
 
 
 def test_what_a_replica_holds_is_held_for_nobody() -> None:

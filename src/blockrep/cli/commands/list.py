@@ -80,18 +80,22 @@ def _goods_of(volume: VolumeName, settings: Settings) -> list[Snapshot]:
 def table(snapshots: list[Snapshot], now_seconds: float) -> list[str]:
     """Return one line for each snapshot, newest first, under a heading.
 
-    A source's snapshots are told with what they are held for.
+    BASE is the one before it of its lineage, if that is here, too: what an incremental push of it
+    started from. A source's snapshots are told with what they are held for.
     """
     if not snapshots:
         return ["no snapshots"]
     with_target = any(one.target for one in snapshots)
-    rows = [("#", "ID", "SIZE", "ALLOCATED", "AGE", "STATE", "NAME", "TARGET")]
+    by_place = {(one.lineage, one.target, one.sequence): one for one in snapshots}
+    rows = [("#", "ID", "BASE", "SIZE", "ALLOCATED", "AGE", "STATE", "NAME", "TARGET")]
     for one in sorted(snapshots, key=lambda one: one.sequence, reverse=True):
+        base = by_place.get((one.lineage, one.target, one.sequence - 1))
         allocated = format_bytes(one.allocated_bytes) if one.allocated_bytes >= 0 else "-"
         rows.append(
             (
                 str(one.sequence),
                 one.id[:8],
+                base.id[:8] if base else "-",
                 format_bytes(one.size_bytes),
                 allocated,
                 format_age(now_seconds - one.created_seconds),
