@@ -11,10 +11,25 @@ import pytest
 
 from blockrep.client.pulling import PullOptions, pull
 from blockrep.client.retrying import Remaining, RetryPolicy, retrying
-from blockrep.errors import BlockrepError, BusyError, RefusedError, UsageError
+from blockrep.errors import (
+    BlockrepError,
+    BusyError,
+    ProtocolError,
+    RefusedError,
+    UsageError,
+)
 from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName
-from blockrep.protocol.messages import Compare, Message, Open, Pull, StageRequest, Volume
+from blockrep.protocol.messages import (
+    Bye,
+    Compare,
+    Message,
+    Open,
+    Pull,
+    Release,
+    StageRequest,
+    Volume,
+)
 from blockrep.replication import events
 from blockrep.replication.channel import Channel
 from blockrep.replication.pacing import RateLimiter
@@ -144,6 +159,28 @@ async def test_a_server_gets_no_more_than_was_asked_for(
     with pytest.raises(RefusedError, match=words):
         await pulled(hosts)
     assert hosts.replica.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[Bye()], [Open("push", "x", ""), Bye()], [Open("push", "x", ""), Release(), Bye()]],
+    ids=["bye", "open", "release"],
+)
+async def test_a_server_that_sends_nothing_is_no_success(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, messages: list[Message]
+) -> None:
+    async def idle(channel: Channel, *_: object) -> None:
+        for message in messages:
+            await channel.send(message)
+            if isinstance(message, Open):
+                await channel.receive(Volume)
+
+    monkeypatch.setattr("blockrep.server.service.serve_pull", idle)
+    with pytest.raises(ProtocolError, match="had sent nothing; the replica is as it was") as caught:
+        await pulled(hosts)
+    assert caught.value.where == f"tls://origin:8733/{hosts.source}"
+    assert caught.value.next_step
+    assert not hosts.replica.exists()
 
 
 async def test_a_full_pull_goes_on_where_it_was_cut(hosts: Hosts) -> None:

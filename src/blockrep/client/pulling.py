@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from blockrep.client.connect import established
 from blockrep.client.operations import ClientContext
-from blockrep.errors import RefusedError, UsageError
+from blockrep.errors import ProtocolError, RefusedError, UsageError
 from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName
 from blockrep.protocol.limits import MAX_PULL_TARGET_BYTES
@@ -77,6 +77,7 @@ async def pull(
     Raises:
         UsageError: the target's name is too long for the server to keep.
         RefusedError: the server does not allow it, or asks for what the user did not.
+        ProtocolError: the server ended the session without having sent anything.
         BlockrepError: whatever ended the pull early; the next one resumes.
     """
     if len(str(target).encode()) > MAX_PULL_TARGET_BYTES:
@@ -85,6 +86,13 @@ async def pull(
             where=str(target),
             next_step="name it by a shorter path",
         )
+    committed: list[events.Committed] = []
+
+    def watch(event: events.Event) -> None:
+        if isinstance(event, events.Committed):
+            committed.append(event)
+        sink(event)
+
     # The same key as the server's: nobody pushes to it meanwhile.
     key, holder = lock_key("target", target), f"pull of {source} to {target}"
     with VolumeLock(context.runtime_directory, key, holder):
@@ -116,6 +124,13 @@ async def pull(
                 options.limits,
                 features,
                 lambda _event, _fields: None,
-                sink,
+                watch,
             )
             await receiver.answer()
+        if not committed:
+            raise ProtocolError(
+                "the server ended the session and had sent nothing",
+                where=str(source),
+                safe="the replica is as it was before",
+                next_step="pull again; if it recurs, see the log of the server",
+            )
