@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from blockrep.model.names import VolumeName
 from blockrep.model.snapshots import Snapshot
 from blockrep.protocol.limits import MAX_U64
 from blockrep.protocol.messages import (
+    Begin,
     Bye,
     Compare,
     Compared,
@@ -28,6 +30,7 @@ from blockrep.protocol.messages import (
     Open,
     Prune,
     Pruned,
+    Ready,
     Release,
     StageRequest,
     Volume,
@@ -263,20 +266,68 @@ async def test_one_adoption_is_staged_for_each_open(hosts: Hosts) -> None:
     stage = StageRequest("a" * 32, "b" * 32, 1, 0, MIB, allow_shrink=False)
     compare = Compare("", stage, 4096, bytes(8))
 
-    async def compared(channel: Channel) -> int:
-        await channel.send(compare)
-        while not isinstance(message := await channel.receive_any(), Compared):
-            assert isinstance(message, Digests)
-            if len(message.payload):
-                channel.release(message.payload)
-        return message.size_bytes
+    async with opened_to_push(hosts) as channel:
+        assert await compared(channel, compare) == MIB
+        with pytest.raises(ProtocolError, match="a second COMPARE with stage"):
+            await compared(channel, compare)
+    assert hosts.replica.read_bytes() == b"mine" * 1000
 
+
+@contextlib.asynccontextmanager
+async def opened_to_push(hosts: Hosts) -> AsyncIterator[Channel]:
     async with hosts.context() as context:
         transport = await context.connect(hosts.target)
         async with established(transport, (), hosts.events.append, 10) as channel:
             await channel.send(Open("push", str(hosts.replica), "x"))
             await channel.receive(Volume)
-            assert await compared(channel) == MIB
-            with pytest.raises(ProtocolError, match="a second COMPARE with stage"):
-                await compared(channel)
+            yield channel
+
+
+async def compared(channel: Channel, compare: Compare) -> int:
+    await channel.send(compare)
+    while not isinstance(message := await channel.receive_any(), Compared):
+        assert isinstance(message, Digests)
+        if len(message.payload):
+            channel.release(message.payload)
+    return message.size_bytes
+
+
+STAGE = StageRequest("a" * 32, "b" * 32, 1, 0, MIB, allow_shrink=False)
+ADOPTION = Begin(
+    "a" * 32, "b" * 32, 1, 0, "", "adopt", MIB, 0, 0, 0, bytes(32), 0, allow_shrink=False
+)
+
+
+@pytest.mark.parametrize(
+    "differs",
+    [
+        {"lineage": "c" * 32},
+        {"snapshot_id": "c" * 32},
+        {"sequence": 2},
+        {"created_seconds": 1},
+        {"size_bytes": MIB - 4096},
+        {"size_bytes": MIB + 4096},
+        {"allow_shrink": True},
+    ],
+    ids=lambda one: " ".join(map(str, one.items())),
+)
+async def test_what_was_staged_is_what_is_adopted(
+    hosts: Hosts, differs: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "blockrep.audit")
+    hosts.replica.write_bytes(b"mine" * 1000)
+    async with opened_to_push(hosts) as channel:
+        await compared(channel, Compare("", STAGE, 4096, bytes(8)))
+        await channel.send(replace(ADOPTION, **differs))
+        with pytest.raises(ProtocolError, match="of another snapshot than that of COMPARE"):
+            await channel.receive(Ready)
+    assert recorded(caplog, "forced") == []
     assert hosts.replica.read_bytes() == b"mine" * 1000
+
+
+async def test_an_adoption_without_compare_is_refused(hosts: Hosts) -> None:
+    hosts.replica.write_bytes(b"mine" * 1000)
+    async with opened_to_push(hosts) as channel:
+        await channel.send(ADOPTION)
+        with pytest.raises(ProtocolError, match="without COMPARE"):
+            await channel.receive(Ready)

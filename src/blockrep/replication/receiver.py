@@ -165,6 +165,7 @@ class Receiver:
             replica = await self._blocking.run(access.target.inspect)
             await self._channel.send(volume_from(replica))
             adopting: Staging | None = None
+            stage: StageRequest | None = None
             while True:
                 message = await self._channel.receive_any()
                 if isinstance(message, Bye):
@@ -181,7 +182,8 @@ class Receiver:
                     if adopting is not None:
                         msg = "a second COMPARE with stage"
                         raise ProtocolError(msg, where=self._channel.peer_address)
-                    begin = _adoption_request(message.stage)
+                    stage = message.stage
+                    begin = _adoption_request(stage)
                     volume.check_transfer(
                         replica, "adopt", begin.size_bytes, allow_shrink=begin.allow_shrink
                     )
@@ -190,6 +192,7 @@ class Receiver:
                 elif isinstance(message, Prune):
                     replica = await self._prune_to(message.keep, volume, replica)
                 elif isinstance(message, Begin):
+                    self._check_staged(message, stage)
                     volume.check_transfer(
                         replica, message.mode, message.size_bytes, allow_shrink=message.allow_shrink
                     )
@@ -201,6 +204,26 @@ class Receiver:
                 else:
                     msg = f"{message.TYPE.name} passed the state machine but has no meaning here"
                     raise InternalError(msg)
+
+    def _check_staged(self, message: Begin, stage: StageRequest | None) -> None:
+        """Refuse to begin another adoption than was staged, since that is committed."""
+        if message.mode != "adopt":
+            return
+        begun = StageRequest(
+            message.lineage,
+            message.snapshot_id,
+            message.sequence,
+            message.created_seconds,
+            message.size_bytes,
+            message.allow_shrink,
+        )
+        if begun != stage:
+            what = "without" if stage is None else "of another snapshot than that of"
+            raise ProtocolError(
+                f"BEGIN of an adoption {what} COMPARE",
+                where=self._channel.peer_address,
+                safe="nothing was changed",
+            )
 
     def _report(self, message: Begin, replica: Replica) -> None:
         self._sink(events.Decided(message.mode, message.base_id, _reason(message, replica)))
@@ -240,10 +263,7 @@ class Receiver:
             message.extent_count, message.data_bytes, message.discard_bytes, message.plan_digest
         )
         if message.mode == "adopt":
-            if adopting is None or adopting.info.snapshot_id != message.snapshot_id:
-                raise ProtocolError(
-                    "BEGIN of an adoption without COMPARE", where=self._channel.peer_address
-                )
+            assert adopting is not None, "BEGIN was held against what was staged"
             await self._blocking.run(adopting.set_plan, plan, message.new_chunks)
             return adopting
         begin = BeginRequest(
