@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -196,33 +195,6 @@ async def test_a_dry_run_changes_nothing(hosts: Hosts) -> None:
     assert plan.data_bytes is not None
     assert 0 < plan.data_bytes <= 64 * KIB
     assert not hosts.equal()
-
-
-async def test_verify_finds_a_flipped_bit_and_names_where(hosts: Hosts) -> None:
-    await hosts.push()
-    assert (await hosts.verify()).different == ()
-    hosts.replica.chmod(0o600)
-    with hosts.replica.open("r+b") as file:
-        file.seek(3 * MIB + 5)
-        byte = file.read(1)
-        file.seek(3 * MIB + 5)
-        file.write(bytes([byte[0] ^ 1]))
-    (extent,) = (await hosts.verify()).different
-    assert extent.offset_bytes <= 3 * MIB + 5 < extent.end_bytes
-
-
-async def test_verify_without_a_common_snapshot_says_push_first(hosts: Hosts) -> None:
-    with pytest.raises(DivergedError, match="push first"):
-        await hosts.verify()
-
-
-async def test_verify_of_a_replica_of_another_history_says_what_makes_it_follow(
-    hosts: Hosts,
-) -> None:
-    await hosts.push()
-    shutil.rmtree(hosts.source.parent / ".blockrep")
-    with pytest.raises(DivergedError, match=r"no snapshot in common.*--adopt .* or --full"):
-        await hosts.verify()
 
 
 def open_files() -> int:

@@ -10,9 +10,8 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Iterator
-from itertools import islice
 
-from blockrep.errors import BlockrepError, DivergedError, ProtocolError, VolumeError
+from blockrep.errors import BlockrepError, ProtocolError, VolumeError
 from blockrep.model.extents import Extent, clip
 from blockrep.model.lineage import Decision, Mode, Wish, decide
 from blockrep.model.snapshots import Replica, Snapshot, VolumeInfo
@@ -32,23 +31,21 @@ from blockrep.protocol.messages import (
 from blockrep.replication import events
 from blockrep.replication.blocking import Blocking, opened
 from blockrep.replication.channel import Channel
-from blockrep.replication.comparing import DigestRun, digest_blocks
 from blockrep.replication.describe import replica_from
-from blockrep.replication.digest_exchange import find_differences, runs_of_table
+from blockrep.replication.digest_exchange import find_differences
 from blockrep.replication.pacing import RateLimiter
 from blockrep.replication.page_delta import PAGE_BYTES, PageDelta
 from blockrep.replication.phases import Phases
 from blockrep.replication.plan import SpooledPlan
 from blockrep.replication.push import DryRun, PushOptions, Transfer, Verification
 from blockrep.replication.sending import StreamSender
+from blockrep.replication.verifying import COMPARE_BLOCK_BYTES, compare_newest, digest_snapshot
 from blockrep.storage.interface import SourceVolume
 
 __all__ = ["Pusher", "SourceLook", "look_at_source"]
 
 _LOG = logging.getLogger("blockrep.sender")
 
-_COMPARE_BLOCK_BYTES = 64 * 1024
-_REPORTED_EXTENTS = 1000
 #: Below this the commands that activate the base take longer than sending all of it.
 _PAGE_DELTA_MIN_BYTES = 32 * 1024 * 1024
 
@@ -135,45 +132,19 @@ class Pusher:
             DivergedError: there is none.
         """
         _, replica, local = await self._look("verify")
-        by_id = {one.id: one for one in local}
-        common = [by_id[one.id] for one in replica.snapshots if one.id in by_id]
-        if not common:
-            raise DivergedError(
-                "source and target have no snapshot in common",
-                where=self._options.target,
-                safe="nothing was changed",
-                next_step="push first; to make a replica of other history follow this source:"
-                " push with --adopt (compares, sends what differs) or --full",
-            )
-        snapshot = common[-1]
-        table = await self._blocking.run(self._source.stored_digests, snapshot)
-        seed = secrets.randbits(64) if table is None else table[1]
-        block_bytes = _COMPARE_BLOCK_BYTES if table is None else table[0]
-        request = Compare(snapshot.id, None, block_bytes, seed.to_bytes(8, "big"))
-
-        def local_runs() -> Iterator[DigestRun]:
-            if table is not None:
-                yield from runs_of_table(table[2])
-            else:
-                yield from self._digest(snapshot, block_bytes, seed)
-
-        with await find_differences(
-            self._channel, self._blocking, request, snapshot.size_bytes, local_runs
-        ) as found:
-            different = tuple(islice(found, _REPORTED_EXTENTS))
-            summary = found.summary
+        found = await compare_newest(
+            self._channel, self._blocking, self._source, local, replica, self._options.target
+        )
         await self._channel.send(Release())
         self._sink(
             events.Verified(
-                snapshot.id,
-                snapshot.size_bytes,
-                summary.data_bytes,
-                tuple((one.offset_bytes, one.length_bytes) for one in different),
+                found.snapshot.id,
+                found.compared_bytes,
+                found.different_bytes,
+                tuple((one.offset_bytes, one.length_bytes) for one in found.different),
             )
         )
-        return Verification(
-            snapshot, snapshot.size_bytes, different, summary.extent_count, summary.data_bytes
-        )
+        return found
 
     async def say_bye(self) -> None:
         """End the session in an orderly way."""
@@ -297,13 +268,13 @@ class Pusher:
             new.size_bytes,
             self._options.wish.shrink,
         )
-        request = Compare("", stage, _COMPARE_BLOCK_BYTES, seed.to_bytes(8, "big"))
+        request = Compare("", stage, COMPARE_BLOCK_BYTES, seed.to_bytes(8, "big"))
         with await find_differences(
             self._channel,
             self._blocking,
             request,
             new.size_bytes,
-            lambda: self._digest(new, _COMPARE_BLOCK_BYTES, seed),
+            lambda: digest_snapshot(self._source, new, COMPARE_BLOCK_BYTES, seed),
         ) as found:
             return await self._blocking.run(
                 self._spool_extents, iter(found), new.size_bytes, replica
@@ -328,10 +299,6 @@ class Pusher:
             align_bytes=replica.align_bytes,
             chunk_bytes=replica.space.chunk_bytes,
         )
-
-    def _digest(self, snapshot: Snapshot, block_bytes: int, seed: int) -> Iterator[DigestRun]:
-        with self._source.open_snapshot(snapshot) as reader:
-            yield from digest_blocks(reader, snapshot.size_bytes, block_bytes, seed)
 
     def _report_plan(self, plan: SpooledPlan, replica: Replica) -> None:
         summary = plan.summary

@@ -1,0 +1,86 @@
+"""Verifying: the newest snapshot that both ends hold is compared, block by block."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from blockrep.errors import DivergedError
+from blockrep.model.snapshots import Replica, Snapshot
+from blockrep.protocol.messages import Compare
+from blockrep.replication.blocking import Blocking
+from blockrep.replication.channel import Channel
+from blockrep.replication.comparing import DigestRun, digest_blocks
+from blockrep.replication.digest_exchange import find_differences, runs_of_table
+from blockrep.replication.push import Verification
+from blockrep.storage.interface import SourceVolume
+
+__all__ = ["COMPARE_BLOCK_BYTES", "compare_newest", "digest_snapshot"]
+
+COMPARE_BLOCK_BYTES = 64 * 1024
+_REPORTED_EXTENTS = 1000
+
+
+def digest_snapshot(
+    source: SourceVolume, snapshot: Snapshot, block_bytes: int, seed: int
+) -> Iterator[DigestRun]:
+    """Yield the digests of a local snapshot's blocks, as it is read."""
+    with source.open_snapshot(snapshot) as reader:
+        yield from digest_blocks(reader, snapshot.size_bytes, block_bytes, seed)
+
+
+async def compare_newest(
+    channel: Channel,
+    blocking: Blocking,
+    source: SourceVolume,
+    local: Sequence[Snapshot],
+    replica: Replica,
+    target: str,
+) -> Verification:
+    """Compare the newest snapshot that both ends hold.
+
+    Args:
+        channel: a session that has opened the replica.
+        blocking: where storage calls run.
+        source: the volume.
+        local: our snapshots of it.
+        replica: what VOLUME said.
+        target: for errors.
+
+    Raises:
+        DivergedError: there is none.
+    """
+    snapshot = _newest_common(local, replica, target)
+    table = await blocking.run(source.stored_digests, snapshot)
+    seed = secrets.randbits(64) if table is None else table[1]
+    block_bytes = COMPARE_BLOCK_BYTES if table is None else table[0]
+    request = Compare(snapshot.id, None, block_bytes, seed.to_bytes(8, "big"))
+
+    def local_runs() -> Iterator[DigestRun]:
+        if table is not None:
+            return runs_of_table(table[2])
+        return digest_snapshot(source, snapshot, block_bytes, seed)
+
+    with await find_differences(
+        channel, blocking, request, snapshot.size_bytes, local_runs
+    ) as found:
+        different = tuple(islice(found, _REPORTED_EXTENTS))
+        summary = found.summary
+    return Verification(
+        snapshot, snapshot.size_bytes, different, summary.extent_count, summary.data_bytes
+    )
+
+
+def _newest_common(local: Sequence[Snapshot], replica: Replica, target: str) -> Snapshot:
+    by_id = {one.id: one for one in local}
+    common = [by_id[one.id] for one in replica.snapshots if one.id in by_id]
+    if not common:
+        raise DivergedError(
+            "source and target have no snapshot in common",
+            where=target,
+            safe="nothing was changed",
+            next_step="push first; to make a replica of other history follow this source:"
+            " push with --adopt (compares, sends what differs) or --full",
+        )
+    return common[-1]
