@@ -325,6 +325,26 @@ async def test_what_was_staged_is_what_is_adopted(
     assert hosts.replica.read_bytes() == b"mine" * 1000
 
 
+async def test_the_numbers_of_snapshots_are_not_used_up(hosts: Hosts) -> None:
+    """After the last one nothing could be pushed any more."""
+    full = replace(ADOPTION, mode="full")
+    for after, newest in ((1 << 32, 0), ((1 << 32) + 1, 1)):
+        stage = replace(STAGE, sequence=after + 1)
+        for message in (
+            replace(full, sequence=MAX_U64),
+            replace(full, sequence=after + 1),
+            Compare("", stage, 4096, bytes(8)),
+        ):
+            async with opened_to_push(hosts) as channel:
+                await channel.send(message)
+                with pytest.raises(ProtocolError, match=f"the replica's newest is #{newest}"):
+                    await channel.receive_any()
+        async with opened_to_push(hosts) as channel:
+            await channel.send(replace(full, sequence=after))
+            await channel.receive(Ready)
+        await hosts.push(Wish(full=True))
+
+
 async def test_an_adoption_without_compare_is_refused(hosts: Hosts) -> None:
     hosts.replica.write_bytes(b"mine" * 1000)
     async with opened_to_push(hosts) as channel:

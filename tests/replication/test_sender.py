@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from blockrep.errors import ConnectionLostError, DivergedError, VolumeError
+from blockrep.errors import ConnectionLostError, DivergedError, ProtocolError, VolumeError
 from blockrep.model.lineage import Mode, Wish
-from blockrep.model.snapshots import VolumeInfo
+from blockrep.model.snapshots import Replica, VolumeInfo
+from blockrep.protocol.limits import MAX_U64
+from blockrep.protocol.messages import Volume
 from blockrep.replication import events
 from blockrep.replication.compression import ZstdCompressor
+from blockrep.replication.describe import replica_from
 from blockrep.replication.sending import Compression
 from blockrep.storage.image.source import ImageSource
 from blockrep.transport.memory import MemoryTransport
@@ -256,3 +260,21 @@ async def test_a_file_that_grows_meanwhile_is_looked_at_up_to_where_it_ended(
 
     monkeypatch.setattr(ImageSource, "describe", describe_and_grow)
     assert (await hosts.dry_run()).data_bytes == 4 * MIB
+
+
+async def test_a_receiver_that_leaves_no_number_for_a_snapshot_is_told_as_such(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await hosts.push()
+
+    def replica_at_the_end(volume: Volume) -> Replica:
+        replica = replica_from(volume)
+        last = replace(replica.snapshots[-1], sequence=MAX_U64)
+        return replace(replica, snapshots=(last,))
+
+    monkeypatch.setattr("blockrep.replication.sender.replica_from", replica_at_the_end)
+    for attempt in (hosts.push(), hosts.push(Wish(full=True)), hosts.dry_run()):
+        with pytest.raises(ProtocolError, match="no number follows it; nothing was changed"):
+            await attempt
+    async with hosts.context() as context:
+        assert len(context.open_source(hosts._source_name).snapshots()) == 1

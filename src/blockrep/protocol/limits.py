@@ -16,6 +16,7 @@ __all__ = [
     "MAX_PAYLOAD_BYTES",
     "MAX_PULL_TARGET_BYTES",
     "MAX_SEGMENTS",
+    "MAX_SEQUENCE_STEP",
     "MAX_SNAPSHOT_RECORDS",
     "MAX_TIMEOUT_MILLISECONDS",
     "MAX_U64",
@@ -41,6 +42,7 @@ DEFAULT_PAYLOAD_BYTES: Final = 1024 * 1024
 MAX_SEGMENTS: Final = 512
 MAX_FRAME_SPAN_BYTES: Final = 1 << 30
 MAX_SNAPSHOT_RECORDS: Final = 40_000
+MAX_SEQUENCE_STEP: Final = 1 << 32  # one transfer uses up no more of the numbers that there are
 MAX_PULL_TARGET_BYTES: Final = 255  # the server keeps it with each snapshot that it holds
 
 MAX_WINDOW_BYTES: Final = 16 * 1024 * 1024 * 1024

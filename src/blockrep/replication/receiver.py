@@ -18,7 +18,7 @@ from blockrep import __version__
 from blockrep.errors import BlockrepError, InternalError, ProtocolError
 from blockrep.model.extents import ExtentSummary
 from blockrep.model.snapshots import Replica, Snapshot
-from blockrep.protocol.limits import PROTOCOL_VERSION
+from blockrep.protocol.limits import MAX_SEQUENCE_STEP, PROTOCOL_VERSION
 from blockrep.protocol.messages import (
     Begin,
     Bye,
@@ -183,6 +183,7 @@ class Receiver:
                         msg = "a second COMPARE with stage"
                         raise ProtocolError(msg, where=self._channel.peer_address)
                     stage = message.stage
+                    self._check_sequence(stage.sequence, replica)
                     begin = _adoption_request(stage)
                     volume.check_transfer(
                         replica, "adopt", begin.size_bytes, allow_shrink=begin.allow_shrink
@@ -192,6 +193,7 @@ class Receiver:
                 elif isinstance(message, Prune):
                     replica = await self._prune_to(message.keep, volume, replica)
                 elif isinstance(message, Begin):
+                    self._check_sequence(message.sequence, replica)
                     self._check_staged(message, stage)
                     volume.check_transfer(
                         replica, message.mode, message.size_bytes, allow_shrink=message.allow_shrink
@@ -204,6 +206,16 @@ class Receiver:
                 else:
                     msg = f"{message.TYPE.name} passed the state machine but has no meaning here"
                     raise InternalError(msg)
+
+    def _check_sequence(self, sequence: int, replica: Replica) -> None:
+        """Refuse a number after which there might be none left for the transfers to come."""
+        newest = replica.snapshots[-1].sequence if replica.snapshots else 0
+        if sequence > newest + MAX_SEQUENCE_STEP:
+            raise ProtocolError(
+                f"snapshot #{sequence} was announced, and the replica's newest is #{newest}",
+                where=self._channel.peer_address,
+                safe="nothing was changed",
+            )
 
     def _check_staged(self, message: Begin, stage: StageRequest | None) -> None:
         """Refuse to begin another adoption than was staged, since that is committed."""

@@ -16,6 +16,7 @@ from blockrep.model.extents import Extent, clip
 from blockrep.model.lineage import Decision, Mode, Wish, decide
 from blockrep.model.snapshots import Replica, Snapshot, VolumeInfo
 from blockrep.protocol.chain import first_chain
+from blockrep.protocol.limits import MAX_U64
 from blockrep.protocol.messages import (
     Begin,
     Bye,
@@ -106,7 +107,7 @@ class Pusher:
     async def dry_run(self) -> DryRun:
         """Tell what a push would do; changes nothing at either end."""
         info, replica, local = await self._look("push")
-        decision = decide(info, local, replica, self._options.target, self._options.wish)
+        decision = self._decide(info, local, replica, self._options.wish)
         plan: SpooledPlan | None = None
         if decision.mode is not Mode.ADOPT:
             plan = await self._spool(decision, decision.pending, info.size_bytes, replica)
@@ -160,10 +161,25 @@ class Pusher:
         await self._channel.send(Open(operation, self._options.volume, info.identity))
         return info, replica_from(await self._channel.receive(Volume)), local
 
+    def _decide(
+        self, info: VolumeInfo, local: list[Snapshot], replica: Replica, wish: Wish
+    ) -> Decision:
+        target = self._options.target
+        decision = decide(info, local, replica, target, wish)
+        if decision.sequence > MAX_U64:
+            raise ProtocolError(
+                f"the receiver has a snapshot #{decision.sequence - 1}, and no number follows it",
+                where=target,
+                safe="nothing was changed",
+                next_step="no blockrep numbers so high: find out who wrote that replica; then push"
+                " to another one, or have this one removed on its host",
+            )
+        return decision
+
     async def _push_once(self, wish: Wish) -> Transfer:
         with self._phases.phase("look"):
             info, replica, local = await self._look("push")
-        decision = decide(info, local, replica, self._options.target, wish)
+        decision = self._decide(info, local, replica, wish)
         base_id = decision.base.id if decision.base else ""
         self._sink(events.Decided(decision.mode.value, base_id, decision.reason))
         with self._phases.phase("tidy"):
