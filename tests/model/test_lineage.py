@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,22 @@ def test_a_lost_committed_is_made_up_for() -> None:
     assert decision.newly_committed == (lost,)
     assert decision.base == lost
     assert decision.obsolete == ()
+
+
+@pytest.mark.parametrize(
+    "differs",
+    [{"size_bytes": 1 << 29}, {"sequence": 7}, {"lineage": OTHER}],
+    ids=["size", "sequence", "lineage"],
+)
+def test_what_is_not_what_was_sent_was_not_committed(differs: dict[str, Any]) -> None:
+    lost = snapshot(2, committed=False)
+    there = replica(snapshot(1), replace(snapshot(2), **differs))
+    with pytest.raises(DivergedError, match=r"something else under the id .* of our") as caught:
+        decide(SOURCE, [snapshot(1), lost], there, TARGET, Wish())
+    assert caught.value.what.count("#") == 2
+    for wish in (Wish(full=True), Wish(adopt=True)):
+        decision = decide(SOURCE, [snapshot(1), lost], there, TARGET, wish)
+        assert decision.newly_committed == decision.obsolete == ()
 
 
 def test_an_unfinished_transfer_is_resumed() -> None:

@@ -87,7 +87,8 @@ def decide(
 
     Raises:
         VolumeError: same volume at both ends; foreign volume; smaller source without consent.
-        DivergedError: no common base; the replica was written to.
+        DivergedError: no common base; the replica was written to; it has something else under the
+            id of a snapshot of ours.
     """
     _refuse_same_volume(source, replica)
     _refuse_foreign(replica, target, wish)
@@ -96,7 +97,7 @@ def decide(
     if wish.satisfied_by in held_ids:
         wish = Wish(shrink=wish.shrink)
     pending = _resumable(local, replica, target, wish)
-    newly_committed = tuple(one for one in ours if one.id in held_ids and not one.committed)
+    newly_committed = _newly_committed(ours, replica, target, wish)
     obsolete = tuple(
         one
         for one in local
@@ -158,6 +159,41 @@ def _refuse_shrinking(source: VolumeInfo, replica: Replica, target: str, wish: W
             safe="nothing was changed",
             next_step="to make the replica smaller: push again with --shrink",
         )
+
+
+def _newly_committed(
+    ours: Sequence[Snapshot], replica: Replica, target: str, wish: Wish
+) -> tuple[Snapshot, ...]:
+    """Return what the target holds although we never heard so, if it is what we announced.
+
+    A full transfer or an adoption starts from none of them, so that what is not is in nobody's way.
+    """
+    held = {one.id: one for one in replica.snapshots}
+    found = []
+    for one in ours:
+        if one.committed or one.id not in held:
+            continue
+        there = held[one.id]
+        if _announced(there) == _announced(one):
+            found.append(one)
+        elif not (wish.full or wish.adopt):
+            raise DivergedError(
+                f"the replica has something else under the id {one.id[:8]} of our snapshot:"
+                f" source has {_evidence(one)}; target has {_evidence(there)}",
+                where=target,
+                safe="nothing was changed",
+                next_step="to make it follow this source: push again with --adopt"
+                " (compares, sends what differs) or --full",
+            )
+    return tuple(found)
+
+
+def _announced(snapshot: Snapshot) -> tuple[str, int, int]:
+    return snapshot.lineage, snapshot.sequence, snapshot.size_bytes
+
+
+def _evidence(snapshot: Snapshot) -> str:
+    return f"{describe_lineage([snapshot])} of {snapshot.size_bytes} bytes"
 
 
 def _resumable(
