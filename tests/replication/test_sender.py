@@ -11,8 +11,9 @@ from blockrep.errors import ConnectionLostError, DivergedError, ProtocolError, V
 from blockrep.model.lineage import Mode, Wish
 from blockrep.model.snapshots import Replica, VolumeInfo
 from blockrep.protocol.limits import MAX_U64
-from blockrep.protocol.messages import Volume
+from blockrep.protocol.messages import Message, Ready, Volume
 from blockrep.replication import events
+from blockrep.replication.channel import Channel
 from blockrep.replication.compression import ZstdCompressor
 from blockrep.replication.describe import replica_from
 from blockrep.replication.sending import Compression
@@ -278,3 +279,22 @@ async def test_a_receiver_that_leaves_no_number_for_a_snapshot_is_told_as_such(
             await attempt
     async with hosts.context() as context:
         assert len(context.open_source(hosts._source_name).snapshots()) == 1
+
+
+@pytest.mark.parametrize("wish", [Wish(), Wish(full=True), Wish(adopt=True)], ids=str)
+async def test_nothing_is_left_out_that_was_never_sent(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, wish: Wish
+) -> None:
+    """A cursor is where an unfinished transfer goes on, and VOLUME announced none."""
+    await hosts.push()
+    hosts.change(0, 2 * MIB)
+    send = Channel.send
+
+    async def skipping(channel: Channel, message: Message) -> None:
+        if isinstance(message, Ready):
+            message = replace(message, cursor_bytes=MIB, chain=b"c" * 32)
+        await send(channel, message)
+
+    monkeypatch.setattr(Channel, "send", skipping)
+    with pytest.raises(ProtocolError, match="never begun"):
+        await hosts.push(wish)

@@ -230,7 +230,7 @@ class Pusher:
                 with self._phases.phase("begin"):
                     await self._channel.send(self._begin(decision, new, plan))
                     ready = await self._channel.receive(Ready)
-                _check_ready(ready, new, plan)
+                _check_ready(ready, new, plan, replica)
                 base = self._comparable_base(decision, info, plan, replica)
                 wire_bytes, committed = await self._stream(plan, base, new, ready)
                 total_bytes = plan.total_bytes
@@ -423,7 +423,12 @@ class Pusher:
             await self._remove(snapshot)
 
 
-def _check_ready(ready: Ready, new: Snapshot, plan: SpooledPlan) -> None:
+def _check_ready(ready: Ready, new: Snapshot, plan: SpooledPlan, replica: Replica) -> None:
+    staging = replica.staging
+    if ready.cursor_bytes and (staging is None or staging.snapshot_id != new.id):
+        # What lies below it would never be sent.
+        msg = f"READY: cursor {ready.cursor_bytes} of a transfer that was never begun"
+        raise ProtocolError(msg)
     if ready.cursor_bytes > new.size_bytes:
         msg = f"READY: cursor {ready.cursor_bytes} lies past the end of the volume"
         raise ProtocolError(msg)
