@@ -41,3 +41,10 @@ def test_a_damaged_frame_is_refused() -> None:
     del packed[-8:]
     with pytest.raises(ProtocolError):
         zstd_decompress(memoryview(packed), len(CONTENT))
+
+
+@pytest.mark.parametrize("extra", [b"\0", ZstdCompressor().compress(memoryview(b"more"))])
+def test_what_follows_the_frame_is_refused(extra: bytes) -> None:
+    packed = ZstdCompressor().compress(memoryview(CONTENT)) + extra
+    with pytest.raises(ProtocolError, match="damaged"):
+        zstd_decompress(memoryview(packed), len(CONTENT))

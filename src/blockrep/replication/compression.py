@@ -29,14 +29,17 @@ def zstd_decompress(payload: memoryview, unpacked_bytes: int) -> bytes:
     """Expand one zstd frame.
 
     Raises:
-        ProtocolError: it is damaged, or expands to anything but ``unpacked_bytes`` bytes.
+        ProtocolError: it is damaged, does not state its size, expands to anything but
+            ``unpacked_bytes`` bytes, or is followed by something.
     """
     try:
         parameters = zstandard.get_frame_parameters(payload)
         if parameters.content_size != unpacked_bytes:
             msg = "a compressed payload does not expand to the size announced"
             raise ProtocolError(msg)
-        content = zstandard.ZstdDecompressor().decompress(payload, max_output_size=unpacked_bytes)
+        content = zstandard.ZstdDecompressor().decompress(
+            payload, max_output_size=unpacked_bytes, allow_extra_data=False
+        )
     except zstandard.ZstdError as error:
         msg = f"a compressed payload is damaged: {error}"
         raise ProtocolError(msg) from error
