@@ -14,6 +14,7 @@ from blockrep.client.retrying import Remaining, RetryPolicy, retrying
 from blockrep.errors import (
     BlockrepError,
     BusyError,
+    ConnectionLostError,
     ProtocolError,
     RefusedError,
     UsageError,
@@ -218,4 +219,26 @@ async def test_a_full_pull_goes_on_where_it_was_cut(hosts: Hosts) -> None:
     assert planned == [2 * MIB, 2 * MIB, 0]
     resumed, _ = [one for one in hosts.events if isinstance(one, events.Committed)]
     assert resumed.wire_bytes < 2 * MIB
+    assert hosts.equal()
+
+
+async def test_a_plain_pull_after_a_full_one_that_was_cut_starts_from_the_base(
+    hosts: Hosts,
+) -> None:
+    await pulled(hosts)
+    hosts.change(0, 5000)
+    options = PullOptions(LIMITS, wish=Wish(full=True), bytes_per_second=4 * MIB)
+    async with hosts.context() as context:
+        source = Target("tls", "origin", 8733, VolumeName(path=str(hosts.source)))
+
+        def cut(event: events.Event) -> None:
+            if isinstance(event, events.Progress) and event.durable_bytes:
+                assert hosts._client_end is not None
+                hosts._client_end.cut()
+
+        with pytest.raises(ConnectionLostError):
+            await pull(context, source, VolumeName(path=str(hosts.replica)), options, cut)
+    hosts.events.clear()
+    await pulled(hosts)
+    assert decided(hosts) == [("incremental", "changes since snapshot #1")]
     assert hosts.equal()

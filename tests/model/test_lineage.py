@@ -266,3 +266,43 @@ def test_what_an_attempt_before_has_done_is_not_done_again(wish: Wish) -> None:
     other = replace(wish, satisfied_by=snapshot(3).id)
     decision = decide(SOURCE, [snapshot(1), lost], there, TARGET, other)
     assert decision.mode in {Mode.FULL, Mode.ADOPT}
+
+
+PLAIN_PULL = Wish(finish_full=False)
+
+
+def test_an_unfinished_full_transfer_is_finished_by_who_did_not_ask_for_it_if_he_may() -> None:
+    pending = snapshot(2, committed=False)
+    there = replica(snapshot(1), staging=staging_of(pending))
+    decision = decide(SOURCE, [snapshot(1), pending], there, TARGET, Wish())
+    assert (decision.mode, decision.pending) == (Mode.RESUME, pending)
+    decision = decide(SOURCE, [snapshot(1), pending], there, TARGET, PLAIN_PULL)
+    assert (decision.mode, decision.base) == (Mode.INCREMENTAL, snapshot(1))
+    assert decision.obsolete == (pending,)
+
+
+def test_what_gives_up_no_good_snapshot_is_finished_in_any_case() -> None:
+    pending = snapshot(1, committed=False)
+    there = replace(ABSENT, staging=staging_of(pending))
+    assert decide(SOURCE, [pending], there, TARGET, PLAIN_PULL).mode is Mode.RESUME
+    pending = snapshot(2, committed=False)
+    there = replica(snapshot(1), staging=staging_of(pending, snapshot(1)))
+    assert decide(SOURCE, [snapshot(1), pending], there, TARGET, PLAIN_PULL).mode is Mode.RESUME
+
+
+@pytest.mark.parametrize("base", [None, snapshot(1)], ids=["full", "incremental"])
+def test_a_smaller_snapshot_is_gone_on_with_only_by_who_may_shrink(base: Snapshot | None) -> None:
+    pending = replace(snapshot(2, committed=False), size_bytes=1 << 20)
+    there = replica(snapshot(1), staging=staging_of(pending, base))
+    decision = decide(SOURCE, [snapshot(1), pending], there, TARGET, Wish())
+    assert (decision.mode, decision.obsolete) == (Mode.INCREMENTAL, (pending,))
+    decision = decide(SOURCE, [snapshot(1), pending], there, TARGET, Wish(shrink=True))
+    assert (decision.mode, decision.pending) == (Mode.RESUME, pending)
+    still_small = replace(SOURCE, size_bytes=1 << 20)
+    with pytest.raises(VolumeError, match="--shrink"):
+        decide(still_small, [snapshot(1), pending], there, TARGET, Wish())
+
+
+def test_what_was_done_leaves_what_it_was_done_with() -> None:
+    wish = Wish(full=True, shrink=True, satisfied_by="a" * 32, finish_full=False)
+    assert wish.done() == Wish(shrink=True, finish_full=False)

@@ -180,6 +180,24 @@ async def test_growing_is_followed_shrinking_needs_consent(hosts: Hosts) -> None
     assert hosts.equal()
 
 
+async def test_a_source_that_has_grown_again_is_pushed_after_a_shrink_that_was_cut(
+    hosts: Hosts,
+) -> None:
+    await hosts.push()
+    with hosts.source.open("r+b") as file:
+        file.truncate(3 * MIB)
+    hosts.change(0, 2 * MIB)
+    hosts.on_event = cut_when_durable(MIB)  # type: ignore[assignment]
+    with pytest.raises(ConnectionLostError):
+        await hosts.push(Wish(shrink=True), bytes_per_second=8 * MIB)
+    hosts.on_event = None
+    with hosts.source.open("r+b") as file:
+        file.truncate(5 * MIB)
+    (transfer,) = await hosts.push()
+    assert transfer.mode is Mode.INCREMENTAL
+    assert hosts.equal()
+
+
 async def test_compressed_content_arrives_unchanged(hosts: Hosts) -> None:
     hosts.source.write_bytes(b"all work and no play makes jack a dull boy\n" * 50_000)
     (transfer,) = await hosts.push(compression=Compression(ZstdCompressor, always=True))

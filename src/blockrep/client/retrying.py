@@ -88,7 +88,7 @@ class Remaining:
 
         def watch(event: events.Event) -> None:
             if isinstance(event, events.Committed):
-                self.wish = Wish(shrink=self.wish.shrink)
+                self.wish = self.wish.done()
             elif isinstance(event, events.SnapshotTaken):
                 self.wish = replace(self.wish, satisfied_by=event.snapshot_id)
             sink(event)

@@ -6,7 +6,7 @@ A conflict is an error that carries the evidence: both lineages, newest snapshot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from blockrep.errors import DivergedError, VolumeError
@@ -30,12 +30,19 @@ class Wish:
 
     ``satisfied_by``: a snapshot that an attempt before this one took for it, or empty: if the
         target holds it, ``full`` or ``adopt`` was done, and only its answer lost.
+    ``finish_full``: a full transfer over good snapshots that was begun is finished, also if it is
+        not asked for again.
     """
 
     full: bool = False
     adopt: bool = False
     shrink: bool = False
     satisfied_by: str = ""
+    finish_full: bool = True
+
+    def done(self) -> Wish:
+        """Return what is left of it once the replica was overwritten as asked for."""
+        return replace(self, full=False, adopt=False, satisfied_by="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ def decide(
     ours = [one for one in local if replica.lineage and one.lineage == replica.lineage]
     held_ids = {one.id for one in replica.snapshots}
     if wish.satisfied_by in held_ids:
-        wish = Wish(shrink=wish.shrink)
+        wish = wish.done()
     pending = _resumable(local, replica, target, wish)
     newly_committed = _newly_committed(ours, replica, target, wish)
     obsolete = tuple(
@@ -200,6 +207,16 @@ def _resumable(
     local: Sequence[Snapshot], replica: Replica, target: str, wish: Wish
 ) -> Snapshot | None:
     """Return the local snapshot of the transfer that the receiver could go on with."""
+    pending = _continuable(local, replica, target, wish)
+    newest = replica.snapshots[-1] if replica.snapshots else None
+    if pending and newest and pending.size_bytes < newest.size_bytes and not wish.shrink:
+        return None  # the receiver would refuse it, each time anew
+    return pending
+
+
+def _continuable(
+    local: Sequence[Snapshot], replica: Replica, target: str, wish: Wish
+) -> Snapshot | None:
     staging = replica.staging
     if staging is None or wish.adopt:
         return None
@@ -208,6 +225,8 @@ def _resumable(
     if wish.full:
         # What the replica holds does not matter then, but what was begun must be as full.
         return None if staging.base_id else _pending(local, staging, target)
+    if not (staging.base_id or wish.finish_full) and replica.snapshots:
+        return None
     if replica.drifted or (replica.lineage and staging.lineage != replica.lineage):
         return None
     if staging.base_id and (not replica.snapshots or replica.snapshots[-1].id != staging.base_id):

@@ -81,7 +81,13 @@ async def serve_pull(
         options = PushOptions(
             target=target,
             volume=request.target,
-            wish=Wish(full=request.full, adopt=request.adopt, shrink=request.shrink),
+            # Whoever pulls refuses a full transfer over good snapshots, unless asked for.
+            wish=Wish(
+                full=request.full,
+                adopt=request.adopt,
+                shrink=request.shrink,
+                finish_full=request.full,
+            ),
             bytes_per_second=access.bytes_per_second,
             compression=Compression(new_zstd_compressor) if request.compress else None,
         )

@@ -101,7 +101,7 @@ class Pusher:
         """
         transfers = [await self._push_once(self._options.wish)]
         if transfers[0].mode is Mode.RESUME:
-            transfers.append(await self._push_once(Wish(shrink=self._options.wish.shrink)))
+            transfers.append(await self._push_once(self._options.wish.done()))
         return transfers
 
     async def dry_run(self) -> DryRun:
