@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from blockrep.errors import ConnectionLostError, DivergedError, ProtocolError, VolumeError
+from blockrep.errors import (
+    ConnectionLostError,
+    DivergedError,
+    ProtocolError,
+    StorageError,
+    VolumeError,
+)
 from blockrep.model.lineage import Mode, Wish
-from blockrep.model.snapshots import Replica, VolumeInfo
+from blockrep.model.snapshots import Replica, Snapshot, VolumeInfo
 from blockrep.protocol.limits import MAX_U64
 from blockrep.protocol.messages import Message, Ready, Volume
 from blockrep.replication import events
@@ -316,3 +323,36 @@ async def test_nothing_is_left_out_that_was_never_sent(
     monkeypatch.setattr(Channel, "send", skipping)
     with pytest.raises(ProtocolError, match="never begun"):
         await hosts.push(wish)
+
+
+async def test_a_snapshot_that_cannot_be_removed_does_not_gather_others(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await hosts.push()
+    async with hosts.context() as context:
+        (stuck,) = context.open_source(hosts._source_name).snapshots()
+    remove = ImageSource.remove_snapshot
+
+    def remove_others(source: ImageSource, snapshot: Snapshot) -> None:
+        if snapshot.id == stuck.id:
+            raise StorageError("it cannot be removed")
+        remove(source, snapshot)
+
+    monkeypatch.setattr(ImageSource, "remove_snapshot", remove_others)
+    for _ in range(3):
+        with pytest.raises(StorageError, match="cannot be removed"):
+            await hosts.push()
+    async with hosts.context() as context:
+        left = context.open_source(hosts._source_name).snapshots()
+    assert [one.sequence for one in left] == [1, 4]
+    # What a crash left behind goes as well, before the transfer.
+    for kept in hosts.source.parent.rglob("source/*.json"):
+        kept.write_text(kept.read_text().replace('"committed": true', '"committed": false'))
+    shutil.rmtree(hosts.replica.parent / ".blockrep")
+    hosts.replica.unlink()
+    with pytest.raises(StorageError, match="cannot be removed"):
+        await hosts.push()
+    async with hosts.context() as context:
+        assert context.open_source(hosts._source_name).snapshots() == [
+            replace(stuck, committed=False)
+        ]

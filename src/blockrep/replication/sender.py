@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from blockrep.errors import BlockrepError, ProtocolError, VolumeError
 from blockrep.model.extents import Extent, clip
@@ -184,8 +184,7 @@ class Pusher:
         self._sink(events.Decided(decision.mode.value, base_id, decision.reason))
         with self._phases.phase("tidy"):
             obsolete = [*await self._mark_committed(decision), *decision.obsolete]
-            for snapshot in obsolete:
-                await self._remove(snapshot)
+            await self._remove_all(obsolete)
         new = decision.pending
         if new is None:
             with self._phases.phase("snapshot"):
@@ -246,8 +245,7 @@ class Pusher:
         )
         with self._phases.phase("tidy"):
             new = await self._blocking.run(self._source.mark_committed, new)
-            for snapshot in self._superseded(local, keep_id=new.id):
-                await self._remove(snapshot)
+            await self._remove_all(self._superseded(local, keep_id=new.id))
         self._report_costs(committed)
         return Transfer(decision.mode, new, total_bytes, wire_bytes, committed.digest.hex())
 
@@ -409,6 +407,17 @@ class Pusher:
             return None
         always = self._options.page_delta is True
         return lambda buffer_bytes: PageDelta(reader, buffer_bytes, always=always)
+
+    async def _remove_all(self, snapshots: Iterable[Snapshot]) -> None:
+        """Remove what can be removed, then raise the first error: no other stays because of it."""
+        errors = []
+        for snapshot in snapshots:
+            try:
+                await self._remove(snapshot)
+            except BlockrepError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     async def _remove(self, snapshot: Snapshot) -> None:
         await self._blocking.run(self._source.remove_snapshot, snapshot)
