@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from blockrep.config.access import OPERATIONS, AccessPolicy, TargetRule
 from blockrep.errors import DivergedError
+from blockrep.model.lineage import Wish
+from blockrep.storage.memory import MemoryHost
 from support.hosts import MIB, Hosts
+from support.memory_server import SIZE_BYTES, MemoryServer
+from support.virtual_time import run_virtual
 
 
 @pytest.fixture
@@ -43,3 +48,40 @@ async def test_verify_of_a_replica_of_another_history_says_what_makes_it_follow(
     shutil.rmtree(hosts.source.parent / ".blockrep")
     with pytest.raises(DivergedError, match=r"no snapshot in common.*--adopt .* or --full"):
         await hosts.verify()
+
+
+POLICY = AccessPolicy({"alpha": (TargetRule("vg/a", "vg/a", frozenset(OPERATIONS)),)}, None)
+
+
+def test_an_equal_snapshot_does_not_hide_what_was_written_since(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, POLICY)
+        server.write(0, b"content")
+        await server.run("alpha", "push", "vg/a")
+        assert not (await server.run("alpha", "verify", "vg/a")).different
+        server.replica.write("vg/a", 0, b"scribble")
+        with pytest.raises(DivergedError, match=r"#1 is equal at both ends, but .* written to"):
+            await server.run("alpha", "verify", "vg/a")
+        await server.run("alpha", "push", "vg/a", wish=Wish(adopt=True))
+        assert not (await server.run("alpha", "verify", "vg/a")).different
+        await server.settle()
+
+    run_virtual(scenario())
+
+
+def test_an_equal_snapshot_does_not_hide_a_newer_one_of_another_source(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = MemoryServer(tmp_path, POLICY)
+        server.write(0, b"content")
+        await server.run("alpha", "push", "vg/a")
+        first, server.origin = server.origin, MemoryHost("other")
+        server.origin.create_volume("disk", SIZE_BYTES)
+        server.write(0, b"something else")
+        await server.run("alpha", "push", "vg/a", wish=Wish(adopt=True))
+        assert not (await server.run("alpha", "verify", "vg/a")).different
+        server.origin = first
+        with pytest.raises(DivergedError, match=r"#1 is equal at both ends, but .* a newer .*#2"):
+            await server.run("alpha", "verify", "vg/a")
+        await server.settle()
+
+    run_virtual(scenario())

@@ -130,7 +130,7 @@ class Pusher:
         """Compare the newest snapshot that both ends hold, block by block.
 
         Raises:
-            DivergedError: there is none.
+            DivergedError: there is none; or it is equal, and is not what the replica shows.
         """
         _, replica, local = await self._look("verify")
         found = await compare_newest(

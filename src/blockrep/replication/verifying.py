@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from blockrep.errors import DivergedError
+from blockrep.model.lineage import describe_lineage
 from blockrep.model.snapshots import Replica, Snapshot
 from blockrep.protocol.messages import Compare
 from blockrep.replication.blocking import Blocking
@@ -49,7 +50,7 @@ async def compare_newest(
         target: for errors.
 
     Raises:
-        DivergedError: there is none.
+        DivergedError: there is none; or it is equal, and is not what the replica shows.
     """
     snapshot = _newest_common(local, replica, target)
     table = await blocking.run(source.stored_digests, snapshot)
@@ -67,6 +68,8 @@ async def compare_newest(
     ) as found:
         different = tuple(islice(found, _REPORTED_EXTENTS))
         summary = found.summary
+    if not summary.data_bytes:
+        _check_shown(snapshot, replica, target)
     return Verification(
         snapshot, snapshot.size_bytes, different, summary.extent_count, summary.data_bytes
     )
@@ -84,3 +87,26 @@ def _newest_common(local: Sequence[Snapshot], replica: Replica, target: str) -> 
             " push with --adopt (compares, sends what differs) or --full",
         )
     return common[-1]
+
+
+def _check_shown(snapshot: Snapshot, replica: Replica, target: str) -> None:
+    """Raise DivergedError unless the replica shows the snapshot, whose equality would mislead."""
+    equal = f"snapshot #{snapshot.sequence} is equal at both ends, but the replica"
+    newest = replica.snapshots[-1]
+    if newest.id != snapshot.id:
+        what = f"{equal} has a newer one that the source does not have"
+        raise DivergedError(
+            f"{what}: {describe_lineage([newest])}",
+            where=target,
+            safe="nothing was changed",
+            next_step="verify against the source that it is of; to make the replica follow this"
+            " source: push with --adopt (compares, sends what differs) or --full",
+        )
+    if replica.drifted:
+        raise DivergedError(
+            f"{equal} was written to since",
+            where=target,
+            safe="nothing was changed; the good snapshots are intact",
+            next_step="to overwrite what was written there: push with --adopt"
+            " (compares, sends what differs)",
+        )
