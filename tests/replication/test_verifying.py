@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from blockrep.config.access import OPERATIONS, AccessPolicy, TargetRule
-from blockrep.errors import DivergedError
+from blockrep.errors import ConnectionLostError, DivergedError
 from blockrep.model.lineage import Wish
+from blockrep.replication.plan import SpooledPlan
 from blockrep.storage.memory import MemoryHost
 from support.hosts import MIB, Hosts
 from support.memory_server import SIZE_BYTES, MemoryServer
@@ -48,6 +50,30 @@ async def test_verify_of_a_replica_of_another_history_says_what_makes_it_follow(
     shutil.rmtree(hosts.source.parent / ".blockrep")
     with pytest.raises(DivergedError, match=r"no snapshot in common.*--adopt .* or --full"):
         await hosts.verify()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_comparison_that_ends_early_leaves_no_file_open(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, *, begun: bool
+) -> None:
+    """A stored table is open before the other end is asked, and nothing may come of it (I9)."""
+    await hosts.push()
+    before = open_files()
+
+    async def lost(*arguments: Any) -> SpooledPlan:
+        if begun:
+            next(arguments[-1]())
+        raise ConnectionLostError("lost")
+
+    monkeypatch.setattr("blockrep.replication.verifying.find_differences", lost)
+    for _ in range(3):
+        with pytest.raises(ConnectionLostError):
+            await hosts.verify()
+    assert open_files() <= before
 
 
 POLICY = AccessPolicy({"alpha": (TargetRule("vg/a", "vg/a", frozenset(OPERATIONS)),)}, None)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Generator, Iterator, Sequence
+from itertools import chain, islice
 
 from blockrep.errors import DivergedError
 from blockrep.model.lineage import describe_lineage
 from blockrep.model.snapshots import Replica, Snapshot
 from blockrep.protocol.messages import Compare
-from blockrep.replication.blocking import Blocking
+from blockrep.replication.blocking import Blocking, held
 from blockrep.replication.channel import Channel
 from blockrep.replication.comparing import DigestRun, digest_blocks
 from blockrep.replication.digest_exchange import find_differences, runs_of_table
@@ -29,6 +29,36 @@ def digest_snapshot(
     """Yield the digests of a local snapshot's blocks, as it is read."""
     with source.open_snapshot(snapshot) as reader:
         yield from digest_blocks(reader, snapshot.size_bytes, block_bytes, seed)
+
+
+class _Digests:
+    """The digests of a local snapshot: of a stored table, else of its content as it is read.
+
+    Args:
+        source: the volume.
+        snapshot: the snapshot.
+    """
+
+    def __init__(self, source: SourceVolume, snapshot: Snapshot) -> None:
+        self._source = source
+        self._snapshot = snapshot
+        table = source.stored_digests(snapshot)
+        self.block_bytes = COMPARE_BLOCK_BYTES if table is None else table[0]
+        self.seed = secrets.randbits(64) if table is None else table[1]
+        self._stored = None if table is None else table[2]
+        # A generator that never began closes nothing: it begins here.
+        self._begun = [] if self._stored is None else list(islice(self._stored, 1))
+
+    def runs(self) -> Iterator[DigestRun]:
+        """Return the digests as runs."""
+        if self._stored is None:
+            return digest_snapshot(self._source, self._snapshot, self.block_bytes, self.seed)
+        return runs_of_table(chain(self._begun, self._stored))
+
+    def close(self) -> None:
+        """Close what the stored table holds open."""
+        if isinstance(self._stored, Generator):
+            self._stored.close()
 
 
 async def compare_newest(
@@ -53,21 +83,14 @@ async def compare_newest(
         DivergedError: there is none; or it is equal, and is not what the replica shows.
     """
     snapshot = _newest_common(local, replica, target)
-    table = await blocking.run(source.stored_digests, snapshot)
-    seed = secrets.randbits(64) if table is None else table[1]
-    block_bytes = COMPARE_BLOCK_BYTES if table is None else table[0]
-    request = Compare(snapshot.id, None, block_bytes, seed.to_bytes(8, "big"))
-
-    def local_runs() -> Iterator[DigestRun]:
-        if table is not None:
-            return runs_of_table(table[2])
-        return digest_snapshot(source, snapshot, block_bytes, seed)
-
-    with await find_differences(
-        channel, blocking, request, snapshot.size_bytes, local_runs
-    ) as found:
-        different = tuple(islice(found, _REPORTED_EXTENTS))
-        summary = found.summary
+    # What is opened for the table is closed whenever the comparison ends.
+    async with held(blocking, lambda: _Digests(source, snapshot), _Digests.close) as ours:
+        request = Compare(snapshot.id, None, ours.block_bytes, ours.seed.to_bytes(8, "big"))
+        with await find_differences(
+            channel, blocking, request, snapshot.size_bytes, ours.runs
+        ) as found:
+            different = tuple(islice(found, _REPORTED_EXTENTS))
+            summary = found.summary
     if not summary.data_bytes:
         _check_shown(snapshot, replica, target)
     return Verification(
