@@ -166,4 +166,5 @@ def test_limits() -> None:
     assert f"nested {limits.MAX_HEADER_NESTING} deep" in table
     assert f"at most {limits.MAX_WINDOW_BYTES >> 30} GiB" in table
     assert f"default {limits.DEFAULT_WINDOW_BYTES >> 20} MiB" in table
+    assert f"2^{limits.MAX_SEQUENCE_STEP.bit_length() - 1} above that of the newest" in table
     assert f"at most {limits.MAX_TIMEOUT_MILLISECONDS:,}" in TEXT

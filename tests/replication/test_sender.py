@@ -18,7 +18,7 @@ from blockrep.errors import (
 from blockrep.model.lineage import Mode, Wish
 from blockrep.model.snapshots import Replica, Snapshot, VolumeInfo
 from blockrep.protocol.limits import MAX_U64
-from blockrep.protocol.messages import Message, Ready, Volume
+from blockrep.protocol.messages import Commit, Message, Ready, Volume
 from blockrep.replication import events
 from blockrep.replication.channel import Channel
 from blockrep.replication.compression import ZstdCompressor
@@ -356,3 +356,23 @@ async def test_a_snapshot_that_cannot_be_removed_does_not_gather_others(
         assert context.open_source(hosts._source_name).snapshots() == [
             replace(stuck, committed=False)
         ]
+
+
+async def test_a_commit_with_another_digest_commits_nothing_and_the_next_push_resumes(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = Channel.send
+
+    async def damaging(channel: Channel, message: Message) -> None:
+        if isinstance(message, Commit):
+            message = replace(message, digest=bytes(32))
+        await send(channel, message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Channel, "send", damaging)
+        with pytest.raises(ProtocolError, match=r"nothing was committed.*push again: it resumes"):
+            await hosts.push()
+    assert not hosts.replica.exists()
+    resumed, _ = await hosts.push()
+    assert (resumed.mode, resumed.wire_bytes) == (Mode.RESUME, 0)
+    assert hosts.equal()

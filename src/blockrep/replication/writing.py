@@ -146,5 +146,5 @@ class StagingWriter:
             raise ProtocolError(
                 "the transfer's digest does not match what was received",
                 safe="nothing was committed; the replica and its snapshots are untouched",
-                next_step="run the push again; it starts this transfer over",
+                next_step="push again: it resumes; if it recurs, suspect memory or the network",
             )
