@@ -89,6 +89,19 @@ async def test_a_pull_tells_why_it_receives_what_it_does(hosts: Hosts) -> None:
     ]
 
 
+@pytest.mark.parametrize("what", ["foreign", "written to"])
+async def test_whoever_pulls_is_not_told_to_push(hosts: Hosts, what: str) -> None:
+    """That would overwrite the volume that he pulls from."""
+    if what == "written to":
+        await pulled(hosts)
+        hosts.replica.chmod(0o600)
+    hosts.replica.write_bytes(bytes(MIB))
+    with pytest.raises(BlockrepError) as caught:
+        await pulled(hosts)
+    assert "pull again with --adopt" in str(caught.value)
+    assert "push" not in str(caught.value)
+
+
 async def test_a_replica_that_cannot_be_is_told_before_anybody_is_called(hosts: Hosts) -> None:
     hosts.replica.mkdir()
     with pytest.raises(BlockrepError):

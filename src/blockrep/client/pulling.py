@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from blockrep.client.connect import established
 from blockrep.client.operations import ClientContext
-from blockrep.errors import ProtocolError, RefusedError, UsageError
+from blockrep.errors import BlockrepError, ProtocolError, RefusedError, UsageError
 from blockrep.model.lineage import Wish
 from blockrep.model.names import Target, VolumeName
 from blockrep.protocol.limits import MAX_PULL_TARGET_BYTES
@@ -86,6 +87,21 @@ async def pull(
             where=str(target),
             next_step="name it by a shorter path",
         )
+    try:
+        await _pull(context, source, target, options, sink)
+    except BlockrepError as error:
+        # Most advice is for who pushes; from here a push would overwrite what is pulled from.
+        error.next_step = error.next_step and re.sub(r"\bpush\b", "pull", error.next_step)
+        raise
+
+
+async def _pull(
+    context: ClientContext,
+    source: Target,
+    target: VolumeName,
+    options: PullOptions,
+    sink: events.EventSink,
+) -> None:
     committed: list[events.Committed] = []
 
     def watch(event: events.Event) -> None:
