@@ -124,6 +124,6 @@ def test_what_is_forgotten_can_be_learnt_anew(tmp_path: Path) -> None:
 
 def test_room_for_a_table_is_looked_for(tmp_path: Path) -> None:
     """A sparse file may be a thousand times as large as its file system."""
-    refuse_without_table_room(1 << 30, tmp_path, 5)
+    refuse_without_table_room(1 << 30, tmp_path)
     with pytest.raises(NoSpaceError, match="its digest table needs 281474976714752 bytes"):
-        refuse_without_table_room(1 << 60, tmp_path, 5)
+        refuse_without_table_room(1 << 60, tmp_path)

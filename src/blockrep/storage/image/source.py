@@ -52,12 +52,11 @@ class ImageSource:
 
     Args:
         name: the path.
-        settings: ``data_reserve_percent`` of the file system is left free; all records lie beside
-            the file.
+        settings: not needed by this kind: all records lie beside the file.
     """
 
     def __init__(self, name: VolumeName, settings: StorageSettings) -> None:
-        self._reserve_percent = settings.data_reserve_percent
+        del settings
         self._image = ImageFile(name, "source")
         self._clones: bool | None = None
         self._filling: set[str] = set()  # snapshots whose tables we fill
@@ -98,7 +97,7 @@ class ImageSource:
             else:
                 self._warn_of_writers()
                 result = settled_stat(self._stat)
-                refuse_without_table_room(result.st_size, path.parent, self._reserve_percent)
+                refuse_without_table_room(result.st_size, path.parent)
                 allocated_bytes = -1
             snapshot = Snapshot(
                 id=snapshot_id,
