@@ -268,7 +268,9 @@ def refuse_without_table_room(size_bytes: int, directory: Path) -> None:
     """Raise NoSpaceError unless a table for a volume of that size takes half of what is free (I8).
 
     Entries of holes are written, too: the table of a sparse file can be larger than the file. No
-    reserve is kept beyond that: where images lie, file systems are often nearly full. Raises OSError.
+    reserve is kept beyond that: where images lie, file systems are often nearly full.
+
+    Raises OSError, too.
     """
     need_bytes = _BODY_OFFSET + -(-size_bytes // BLOCK_BYTES) * DIGEST_BYTES
     free_bytes = space_of(directory, 0).free_bytes
