@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,28 @@ def test_room_for_a_table_is_looked_for(tmp_path: Path) -> None:
     refuse_without_table_room(1 << 30, tmp_path)
     with pytest.raises(NoSpaceError, match="its digest table needs 281474976714752 bytes"):
         refuse_without_table_room(1 << 60, tmp_path)
+
+
+def test_only_what_may_not_be_durable_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync of a file is a flush of the disk's cache, also where nothing was written."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+
+    def syncs(table: DigestTable) -> bool:
+        synced.clear()
+        table.sync()
+        return bool(synced)
+
+    make(tmp_path / "t", sealed=False, synced=True)
+    table = DigestTable.reopen(tmp_path / "t", ID, SIZE)
+    assert table is not None
+    with table:
+        assert syncs(table), "what another process put, perhaps without a sync"
+        assert table.learn(0, b"\x01" * 16)
+        assert not syncs(table), "it was known"
+        table.put(0, b"\xff" * 16)
+        assert syncs(table)
+        table.seal()
+        assert not syncs(table)

@@ -149,7 +149,6 @@ class TableReader(FileReader):
         self._table = table
         self._stamp = stamp
         self._forget = forget
-        self._has_learnt = False
         self._resumes = resumes
 
     def __exit__(self, *exc: object) -> None:
@@ -196,10 +195,8 @@ class TableReader(FileReader):
 
     def remember(self) -> None:
         """Make the table durable as far as it is known."""
-        if self._has_learnt:
-            self._has_learnt = False
-            with io_errors("the digest table cannot be written", self._path):
-                self._table.sync()
+        with io_errors("the digest table cannot be written", self._path):
+            self._table.sync()
 
     def confirm(self) -> None:
         """Complete and seal the table.
@@ -218,7 +215,6 @@ class TableReader(FileReader):
     def _check(self, first: int, data: memoryview) -> None:
         if not self._table.learn(first, scanning.digests_of(data, self._table.blocks.seed)):
             raise self._changed()
-        self._has_learnt = not self._table.sealed
 
     def _check_edge(self, number: int, offset_bytes: int, buffer: memoryview) -> None:
         """Check a block of which only a part is wanted.

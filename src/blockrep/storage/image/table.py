@@ -91,6 +91,7 @@ class DigestTable:
         self.blocks = blocks
         self.sealed = sealed
         self._marked = False
+        self._is_synced = False  # nor is what another process put, perhaps
 
     @classmethod
     def create(cls, path: Path, snapshot_id: str, size_bytes: int, seed: int) -> Self:
@@ -192,6 +193,7 @@ class DigestTable:
 
     def put(self, first: int, digests: bytes) -> None:
         """Store the entries of some blocks. Raises OSError."""
+        self._is_synced = False
         write_full(self._fd, memoryview(digests), _BODY_OFFSET + first * DIGEST_BYTES)
 
     def learn(self, first: int, digests: bytes) -> bool:
@@ -207,6 +209,8 @@ class DigestTable:
 
     def sync(self) -> None:
         """Make durable what was put, and the table one to go on with. Raises OSError."""
+        if self.sealed or self._is_synced:
+            return
         os.fdatasync(self._fd)
         if not self._marked:
             seed = self.blocks.seed
@@ -214,6 +218,7 @@ class DigestTable:
             write_full(self._fd, memoryview(mark), _MARK_OFFSET)
             os.fdatasync(self._fd)
             self._marked = True
+        self._is_synced = True
 
     def forget(self, first: int) -> None:
         """Know nothing of a block and those after it any more. Raises OSError."""
