@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 from blockrep.client.connect import established
@@ -87,21 +87,6 @@ async def pull(
             where=str(target),
             next_step="name it by a shorter path",
         )
-    try:
-        await _pull(context, source, target, options, sink)
-    except BlockrepError as error:
-        # Most advice is for who pushes; from here a push would overwrite what is pulled from.
-        error.next_step = error.next_step and re.sub(r"\bpush\b", "pull", error.next_step)
-        raise
-
-
-async def _pull(
-    context: ClientContext,
-    source: Target,
-    target: VolumeName,
-    options: PullOptions,
-    sink: events.EventSink,
-) -> None:
     committed: list[events.Committed] = []
 
     def watch(event: events.Event) -> None:
@@ -111,7 +96,7 @@ async def _pull(
 
     # The same key as the server's: nobody pushes to it meanwhile.
     key, holder = lock_key("target", target), f"pull of {source} to {target}"
-    with VolumeLock(context.runtime_directory, key, holder):
+    with _advice_for_who_pulls(), VolumeLock(context.runtime_directory, key, holder):
         volume = context.open_target(target)
         # What is wrong here is told before anybody is called.
         await context.blocking.run(volume.inspect)
@@ -150,3 +135,13 @@ async def _pull(
                 safe="the replica is as it was before",
                 next_step="pull again; if it recurs, see the log of the server",
             )
+
+
+@contextlib.contextmanager
+def _advice_for_who_pulls() -> Iterator[None]:
+    """Most advice is for who pushes; from here a push would overwrite what is pulled from."""
+    try:
+        yield
+    except BlockrepError as error:
+        error.next_step = error.next_step and re.sub(r"\bpush\b", "pull", error.next_step)
+        raise

@@ -78,7 +78,7 @@ class ImageTarget:
             space = space_of(self._image.path.parent, self._reserve_percent)
         return Replica(
             exists=current is not None,
-            owned=bool(goods) and not self._is_foreign(current),
+            owned=self._is_ours(current, goods),
             info=None if current is None else self._describe(current),
             lineage=goods[-1].snapshot.lineage if goods else "",
             space=space,
@@ -301,7 +301,7 @@ class ImageTarget:
     def _check_request(
         self, request: BeginRequest, current: os.stat_result | None, goods: list[GoodRecord]
     ) -> None:
-        is_ours = bool(goods) and not self._is_foreign(current)
+        is_ours = self._is_ours(current, goods)
         if current is not None and not is_ours and request.mode != "adopt":
             raise self._image.error(
                 "it exists and was not made by blockrep", "push with --adopt to take it over"
@@ -327,12 +327,12 @@ class ImageTarget:
                 "to make it smaller: push again with --shrink",
             )
 
-    def _is_foreign(self, current: os.stat_result | None) -> bool:
-        """Tell whether another file lies where a good snapshot was published."""
+    def _is_ours(self, current: os.stat_result | None, goods: list[GoodRecord]) -> bool:
+        """Tell whether there are good snapshots, and no other file lies where one was published."""
         published = self._catalogue.published()
         if current is None or published is None or published.stamp is None:
-            return False
-        return published.stamp.inode != current.st_ino
+            return bool(goods)
+        return bool(goods) and published.stamp.inode == current.st_ino
 
     def _refuse_present(self, snapshot_id: str, goods: list[GoodRecord]) -> None:
         """A good snapshot is never written again (I3)."""
